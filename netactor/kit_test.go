@@ -102,8 +102,14 @@ func orRefuse(f *fdipc.Frame, handled bool) {
 	}
 }
 
-// startListener starts a listener process, and links every worker to it.
+// startListener starts a listener process, links every worker to it, and gives it the sockets.
 func (tr *tree) startListener() {
+	tr.linkListener()
+	tr.table.Attach(tr.up[0])
+}
+
+// linkListener is startListener without the sockets, of which Attach tells.
+func (tr *tree) linkListener() {
 	tr.disp = dispatch.New(tr.cfg)
 	d := tr.disp
 	inspect.SetHooks(d, tr.hooks)
@@ -113,7 +119,6 @@ func (tr *tree) startListener() {
 		}},
 		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(netactor.Worker{}, c, f)) }},
 	)
-	tr.table.Attach(tr.up[0])
 	for _, w := range tr.workers {
 		w.connect()
 	}

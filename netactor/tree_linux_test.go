@@ -479,6 +479,24 @@ func TestListenerProcessRestart(t *testing.T) {
 	})
 }
 
+// A new listener process tells the master its counts, also if all workers joined before it got the
+// sockets and nothing happens from then on.
+func TestCountsOfNewListenerProcess(t *testing.T) {
+	tr := newTree(t, true)
+	w := tr.worker(0)
+	w.mustListen(loopback)
+	tr.joined(1)
+	tr.killListener()
+	_, before := tr.table.LastStats()
+	tr.linkListener()
+	until(t, "the answer to its join", func() bool { return w.link[1].Stats().FramesReceived > 0 })
+	tr.table.Attach(tr.up[0])
+	until(t, "the counts of the new listener process", func() bool {
+		now, at := tr.table.LastStats()
+		return at.After(before) && len(now) == 1 && len(now[0].Workers) == 1 && now[0].Workers[0].Joined
+	})
+}
+
 // The link between a worker and the listener process breaks while both live. Over another link the
 // worker takes part again, and its open connections are counted to their end, whether they end
 // between the two links or later.

@@ -279,6 +279,7 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o wire.Opening, h *
 	if a.peeker != nil {
 		d.waiters.Go(a.peeker.run) // ends when the listener has ended and no connection is peeking
 	}
+	d.statsChangedLocked() // its workers may have joined before
 	d.mu.Unlock()
 	d.stopReports(a.listener)
 	go a.run() // owned by the acceptor: ends after shut; Shutdown and Close wait for it

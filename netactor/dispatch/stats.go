@@ -14,9 +14,13 @@ import (
 // Stats returns the counts of all listeners, sorted by number, and those of each listener's
 // workers, sorted by ID.
 func (d *Dispatcher) Stats() []netactor.ListenerStats {
-	now := shm.Monotonic()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.statsLocked()
+}
+
+func (d *Dispatcher) statsLocked() []netactor.ListenerStats {
+	now := shm.Monotonic()
 	out := make([]netactor.ListenerStats, 0, len(d.acceptors))
 	for _, a := range d.acceptors {
 		for _, m := range a.listener.Members {
@@ -41,13 +45,12 @@ func (d *Dispatcher) statsChangedLocked() {
 
 // sendStats sends the counts to the master. It sends the counts of very many workers less often.
 func (d *Dispatcher) sendStats() {
-	stats := d.Stats()
+	d.mu.Lock()
+	stats, master, closed := d.statsLocked(), d.master, d.closed
 	rows := 0
 	for _, l := range stats {
 		rows += len(l.Workers)
 	}
-	d.mu.Lock()
-	master, closed := d.master, d.closed
 	d.statsChanged = false
 	if wait := time.Duration(rows) * 10 * time.Millisecond; wait > statsEvery && !closed {
 		d.statsChanged = true
