@@ -357,7 +357,7 @@ func TestCountersNeverGoBack(t *testing.T) {
 
 	before := map[string]float64{}
 	look := func() map[string]float64 {
-		now := scrape(t, ctx, "http://"+scraped+"/metrics")
+		now := scrape(t, "http://"+scraped+"/metrics")
 		for k, v := range before {
 			if w, ok := now[k]; !ok || w < v {
 				t.Fatalf("%s went from %v to %v (there: %v)", k, v, w, ok)
@@ -409,7 +409,7 @@ func TestCountersNeverGoBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := poll(ctx, "count two that run", func() (bool, error) {
-		running := scrapeAll(t, ctx, "http://"+scraped+"/metrics", "")[`coppice_pool_workers{coppice_child_state="running",coppice_pool_name="web"}`]
+		running := scrapeAll(t, "http://"+scraped+"/metrics", "")[`coppice_pool_workers{coppice_child_state="running",coppice_pool_name="web"}`]
 		return running == 2, fmt.Errorf("%v run", running)
 	}); err != nil {
 		t.Fatal(err)
@@ -417,7 +417,7 @@ func TestCountersNeverGoBack(t *testing.T) {
 	p.Signal(syscall.SIGHUP)
 	if err := poll(ctx, "count the reload, and what each process uses", func() (bool, error) {
 		look()
-		now := scrapeAll(t, ctx, "http://"+scraped+"/metrics", "")
+		now := scrapeAll(t, "http://"+scraped+"/metrics", "")
 		missing := []string{}
 		for series, ok := range map[string]func(v float64) bool{
 			"coppice_reloads_total": func(v float64) bool { return v == 1 },
@@ -447,14 +447,17 @@ func TestCountersNeverGoBack(t *testing.T) {
 }
 
 // scrape returns what only grows, by series.
-func scrape(t *testing.T, ctx context.Context, url string) map[string]float64 {
+func scrape(t *testing.T, url string) map[string]float64 {
 	t.Helper()
-	return scrapeAll(t, ctx, url, "counter histogram")
+	return scrapeAll(t, url, "counter histogram")
 }
 
-// scrapeAll returns the series of the given types, or of all.
-func scrapeAll(t *testing.T, ctx context.Context, url, types string) map[string]float64 {
+// scrapeAll returns the series of the given types, or of all. It has a patience of its own, so that
+// who polls can say at the end of its own what was missing.
+func scrapeAll(t *testing.T, url, types string) map[string]float64 {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
+	defer cancel()
 	series := map[string]float64{}
 	if err := poll(ctx, "scrape", func() (bool, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -541,7 +544,7 @@ func TestNoCollector(t *testing.T) {
 			}
 			body.Close()
 			if err := poll(ctx, "count what was dropped", func() (bool, error) {
-				now := scrape(t, ctx, "http://"+scraped+"/metrics")
+				now := scrape(t, "http://"+scraped+"/metrics")
 				return stalled || now["coppice_telemetry_payloads_dropped_total"] > 0, fmt.Errorf("%v", now)
 			}); err != nil {
 				t.Fatal(err)
