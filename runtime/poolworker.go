@@ -159,7 +159,7 @@ func (w *poolWorker) run() {
 	if killed && err != nil && !c.pool.OTP { // its supervisor may not learn of it
 		c.log.Error("a start failed: the worker was killed from outside", "name", w.name(), "id", w.hello.ID, "reason", w.reason.String())
 	}
-	c.step(pool.Event{Kind: pool.Ended, Worker: w.id, Final: final, KilledOutside: killed})
+	c.step(pool.Event{Kind: pool.Ended, Worker: w.id, Final: final, KilledOutside: killed, Orderly: launched && err == nil && w.reason.IsNormal()})
 }
 
 // launch gives the worker its backend, its channel and its place in the registry. If the master

@@ -15,6 +15,7 @@ type spareSlot struct {
 	current  atomic.Pointer[childproto.AssignFrame] // nil while the worker has no slot
 	assigned chan childproto.AssignFrame            // one value: from the handler to awaitSlot
 	served   atomic.Int64                           // requests served in the slot
+	spent    atomic.Bool                            // the master knows that they are as many as they may be
 }
 
 // awaitSlot runs the pool's Prepare, and waits until the worker has a slot.
@@ -53,14 +54,14 @@ func (s *Session) assign(a childproto.AssignFrame) {
 func (s *Session) HasSlot() bool { return s.spare.current.Load() != nil }
 
 // CountRequests counts requests, which the answers to heartbeats tell the master, and tells it once
-// when the worker has served as many as it may.
+// when the worker has served as many as it may: at the next count if the channel takes no frame now.
 func (s *Session) CountRequests(n int) {
 	a := s.spare.current.Load()
 	if a == nil {
 		return
 	}
-	now := s.spare.served.Add(int64(n))
-	if a.Requests != 0 && now >= a.Requests && now-int64(n) < a.Requests {
-		_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameRequestsSpent, struct{}{})) // on an error the master is gone
+	if now := s.spare.served.Add(int64(n)); a.Requests != 0 && now >= a.Requests && !s.spare.spent.Load() &&
+		s.conn.TrySend(childproto.NewFrame(childproto.FrameRequestsSpent, struct{}{})) == nil {
+		s.spare.spent.Store(true)
 	}
 }

@@ -74,12 +74,12 @@ func (w *world) step(ev Event) {
 	}
 }
 
-func (w *world) ended(i int, final bool) {
+func (w *world) ended(i int, final, orderly bool) {
 	id := w.alive[i]
 	w.alive = append(w.alive[:i:i], w.alive[i+1:]...)
 	delete(w.busy, id)
 	delete(w.spares, id)
-	w.step(Event{Kind: Ended, Worker: id, Final: final})
+	w.step(Event{Kind: Ended, Worker: id, Final: final, Orderly: orderly})
 }
 
 func (w *world) removable(n int) bool {
@@ -155,7 +155,7 @@ func (w *world) act(what, which int) {
 		}
 	case 4, 5: // a worker ends
 		if len(w.alive) > 0 {
-			w.ended(which%len(w.alive), which == 15)
+			w.ended(which%len(w.alive), which == 15, what == 5)
 		}
 	case 6:
 		if w.asked[n] {
@@ -222,7 +222,7 @@ func (w *world) rest(t *testing.T) {
 			x := w.m.s.workers[w.alive[i]]
 			sl := w.m.s.slots[x.slot]
 			if x.phase == draining || x.phase == dying || sl != nil && sl.current == x.id && (sl.stopRequested || sl.stopping) {
-				w.ended(i, false)
+				w.ended(i, false, false)
 				continue
 			}
 			i++

@@ -18,12 +18,13 @@ type monitor struct {
 	asked    map[int]bool // by the supervisor
 	begun    int          // rolls asked for and not answered
 	scales   int
+	own      map[int]bool // slots whose worker was due, and has ended by itself
 }
 
 func (m *monitor) begin(cfg Config) {
 	*m = monitor{
 		t: m.t, cfg: cfg, s: New(cfg, 1),
-		alive: map[WorkerSeq]string{}, inSlot: map[int]WorkerSeq{}, slots: map[int]bool{}, asked: map[int]bool{},
+		alive: map[WorkerSeq]string{}, inSlot: map[int]WorkerSeq{}, slots: map[int]bool{}, asked: map[int]bool{}, own: map[int]bool{},
 	}
 }
 
@@ -39,6 +40,9 @@ func (m *monitor) step(now Time, ev Event) []Effect {
 	case Stop:
 		m.stopped = true
 	case Ended:
+		for n, sl := range m.s.slots {
+			m.own[n] = m.own[n] || sl.current == ev.Worker && sl.due && ev.Orderly
+		}
 		delete(m.alive, ev.Worker)
 		for n, w := range m.inSlot {
 			if w == ev.Worker {
@@ -103,6 +107,7 @@ func (m *monitor) check() {
 		slots++
 		if sl.current != 0 {
 			places[sl.current]++
+			delete(m.own, sl.n)
 			if w := s.workers[sl.current]; w == nil || w.phase != active {
 				m.t.Errorf("slot %d has w%d, which is no ready worker", sl.n, sl.current)
 			}
@@ -113,7 +118,7 @@ func (m *monitor) check() {
 				m.t.Errorf("slot %d waits for w%d, which is not there", sl.n, sl.next)
 			}
 		}
-		if sl.replacing == stopFirst && (sl.stopRequested || sl.running && sl.current == 0) {
+		if sl.replacing == stopFirst && !m.own[sl.n] && (sl.stopRequested || sl.running && sl.current == 0) {
 			let++
 		}
 		if sl.replacing != notReplacing && sl.next == 0 && !sl.stopRequested {

@@ -11,29 +11,33 @@ const (
 	maxEarlyLife = time.Hour
 )
 
-// markDue marks a slot's worker to be replaced. A spare just ends: refillSpares launches another.
+// markDue marks a worker to be replaced: now if it is its slot's, else when it is that. A spare just
+// ends: refillSpares launches another.
 func (s *State) markDue(ev Event) {
 	w := s.workers[ev.Worker]
 	if w == nil {
 		return
 	}
 	switch w.phase {
-	case active:
-		if sl := s.slots[w.slot]; sl.current == w.id && sl.running {
-			sl.once = ev.Once && (sl.once || !sl.due)
-			sl.due, sl.hold = true, 0
-			if ev.Once {
-				sl.retry = 0
-			}
-			if ev.Brake {
-				s.brake(sl, w)
-			}
+	case active, launching, assigned:
+		sl := s.slots[w.slot]
+		if sl.current != w.id {
+			w.due = true
+			break
+		}
+		sl.once = ev.Once && (sl.once || !sl.due)
+		sl.due, sl.hold = true, 0
+		if ev.Once {
+			sl.retry = 0
+		}
+		if ev.Brake {
+			s.brake(sl, w)
 		}
 	case spare:
 		s.retire(w, ForRecycle, true)
 	case warming:
 		s.discard(w, ForRecycle)
-	case launching, assigned, draining, dying:
+	case draining, dying:
 	}
 }
 
@@ -69,9 +73,19 @@ func (s *State) recycle() {
 		if busy >= s.cfg.Recycling {
 			return
 		}
-		if sl.due && sl.replacing == notReplacing && sl.ready() && max(sl.retry, sl.hold) <= s.now && s.beginReplace(sl, sl.gen, ForRecycle) {
+		if sl.due && sl.running && sl.replacing == notReplacing && sl.ready() && max(sl.retry, sl.hold) <= s.now && s.beginReplace(sl, sl.gen, ForRecycle) {
 			busy++
 		}
+	}
+}
+
+// endedDue handles the end of a slot's worker that was due, and has ended by itself and in order:
+// that is no failure, and its successor, if none is on its way, is launched at once.
+func (s *State) endedDue(sl *slot) {
+	sl.current = 0
+	if sl.replacing == notReplacing {
+		sl.replacing, sl.to, sl.why = stopFirst, sl.gen, ForRecycle
+		s.give(sl, sl.gen, ForRecycle)
 	}
 }
 

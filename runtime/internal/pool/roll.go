@@ -78,11 +78,7 @@ func (s *State) beginReplace(sl *slot, to Generation, why Purpose) bool {
 		s.do(Effect{Kind: Drain, Worker: sl.current, Slot: sl.n, Why: why})
 		return true
 	}
-	if w := s.spareOf(to); w != nil {
-		s.assign(sl, w, why)
-	} else {
-		sl.next = s.launch(sl.n, to, why)
-	}
+	s.give(sl, to, why)
 	return true
 }
 
@@ -107,7 +103,7 @@ func (s *State) replaceFailed(sl *slot, w *worker) {
 		s.failStart(sl, w.id)
 	case s.stopping:
 	case sl.startPending:
-		s.startFor(sl)
+		s.give(sl, sl.gen, ForStart)
 	case sl.running && sl.current == 0 && why == ForRefill:
 		s.slotEnded(sl, w.id)
 	case sl.running && sl.current == 0: // its worker was stopped first

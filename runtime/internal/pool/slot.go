@@ -19,17 +19,17 @@ func (s *State) start(n int) {
 	case sl.current != 0: // it came up while the supervisor waited for a delay
 		s.startDone(sl)
 	case sl.next == 0:
-		s.startFor(sl)
+		s.give(sl, sl.gen, ForStart)
 	} // else the worker that is on its way will do
 }
 
-// startFor gives sl a worker, a spare or a new one, for the supervisor's start.
-func (s *State) startFor(sl *slot) {
-	if w := s.spareOf(sl.gen); w != nil {
-		s.assign(sl, w, ForStart)
+// give gives sl its next worker, a spare or a new one.
+func (s *State) give(sl *slot, gen Generation, why Purpose) {
+	if w := s.spareOf(gen); w != nil {
+		s.assign(sl, w, why)
 		return
 	}
-	sl.next = s.launch(sl.n, sl.gen, ForStart)
+	sl.next = s.launch(sl.n, gen, why)
 }
 
 func (s *State) launch(slot int, gen Generation, why Purpose) WorkerSeq {
@@ -133,7 +133,15 @@ func (s *State) slotEnded(sl *slot, because WorkerSeq) {
 	}
 	s.do(Effect{Kind: Down, Slot: sl.n, Worker: because})
 	if sl.nextReady { // it was ready before its predecessor had ended
-		sl.current, sl.next, sl.nextReady = sl.next, 0, false
+		s.occupy(sl, s.workers[sl.next])
+	}
+}
+
+// occupy makes w, which is ready, the worker of sl.
+func (s *State) occupy(sl *slot, w *worker) {
+	sl.current, sl.next, sl.nextReady = w.id, 0, false
+	if w.due {
+		sl.due, sl.once, sl.hold = true, false, 0
 	}
 }
 
@@ -167,24 +175,24 @@ func (s *State) ready(id WorkerSeq) {
 	sl := s.slots[w.slot]
 	w.phase, w.since = active, s.now-sl.age
 	sl.age = 0
+	if sl.replacing != notReplacing {
+		sl.gen, sl.replacing, sl.stopRequested, sl.due, sl.failures = sl.to, notReplacing, false, false, 0
+	}
 	switch {
 	case sl.stopping: // the supervisor is stopping the worker before it
 		sl.nextReady = true
 	case sl.startPending:
-		sl.current, sl.next = id, 0
+		s.occupy(sl, w)
 		s.startDone(sl)
 	default:
 		old := sl.current
-		sl.current, sl.next = id, 0
+		s.occupy(sl, w)
 		if sl.running {
 			s.do(Effect{Kind: Swap, Slot: sl.n, Worker: id, Old: old, Gen: w.gen, Why: sl.why})
 		}
 		if old != 0 {
 			s.retire(s.workers[old], sl.why, false)
 		}
-	}
-	if sl.replacing != notReplacing {
-		sl.gen, sl.replacing, sl.stopRequested, sl.due, sl.failures = sl.to, notReplacing, false, false, 0
 	}
 }
 
@@ -216,6 +224,8 @@ func (s *State) ended(ev Event) {
 			return
 		}
 		sl.next = s.launch(sl.n, sl.to, sl.why)
+	case sl.due && sl.running && ev.Orderly && !ev.Final && !sl.removing && !s.stopping:
+		s.endedDue(sl)
 	default:
 		s.crashed(sl, w, ev.Final)
 	}

@@ -25,6 +25,7 @@ type worker struct {
 	slot   int
 	phase  workerPhase
 	forced bool // draining, and forced to end
+	due    bool // to be recycled, once it is a slot's worker
 	since  Time // when it became active
 }
 

@@ -65,7 +65,7 @@ const (
 	// Ready: Worker is ready in its slot.
 	Ready
 	// Ended: Worker has ended. Final: by its restart type it is not restarted.
-	// KilledOutside: something outside the tree killed it.
+	// KilledOutside: something outside the tree killed it. Orderly: it returned without an error.
 	Ended
 	// Roll: replace every worker by one of Gen. Answered by Rolled. Back: it undoes a
 	// roll that has failed in another pool, and does not fail.
@@ -78,7 +78,8 @@ const (
 	Added
 	// Removed: the supervisor has done Remove.
 	Removed
-	// Due: replace Worker by one of the same generation. Once: at once, and with one try. Brake: a
+	// Due: replace Worker by one of the same generation, also if it ends by itself and in order,
+	// which is no failure. Once: at once, and with one try. Brake: a
 	// limit was exceeded that a fresh worker may exceed as well, so if that happens again and
 	// again, workers live longer.
 	Due
@@ -108,6 +109,7 @@ type Event struct {
 	Back          bool
 	Failed        bool
 	KilledOutside bool
+	Orderly       bool
 	Brake         bool
 	Once          bool
 }
