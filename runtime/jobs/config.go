@@ -34,8 +34,9 @@ type Config struct {
 	MaxBytes int
 
 	// Fresh gives each call a process of its own: a worker ends after one call, and is replaced, by
-	// a spare where one is ready (Pool.Spares). It sets Restart and Intensity, and conflicts with
-	// PerWorker. With Pool.Recycle.Requests a worker is replaced after so many calls.
+	// a spare where one is ready (Pool.Spares). That is no restart: Intensity is for workers that
+	// die, or cannot start. It sets Restart and Recycle.Requests, and conflicts with PerWorker.
+	// Without it a worker is replaced after Recycle.Requests calls.
 	Fresh bool
 
 	// Scratch gives each call an empty directory, see the function [Scratch]. It is removed when

@@ -106,7 +106,9 @@ func obey(ctx context.Context, o order) (report, error) {
 func pool(cfg jobs.Config) coppice.ChildSpec {
 	cfg.Name = "work"
 	cfg.Size = max(cfg.Size, 1)
-	cfg.Intensity.Max, cfg.Intensity.Period = 10000, time.Second
+	if cfg.Intensity == (supervisor.Intensity{}) {
+		cfg.Intensity.Max, cfg.Intensity.Period = 10000, time.Second
+	}
 	return jobs.Pool(cfg,
 		jobs.Handle("work", obey),
 		jobs.Handle("bytes", func(_ context.Context, b []byte) ([]byte, error) { return b, nil }),
@@ -333,18 +335,38 @@ func TestScratch(t *testing.T) {
 	}
 }
 
-// TestFresh has each call in a process of its own.
+// TestFresh has each call in a process of its own, which costs the pool no restart: its budget is
+// none.
 func TestFresh(t *testing.T) {
 	notShort(t)
-	rt := tree(t, jobs.Config{Fresh: true, Pool: coppice.Pool{Spares: 1}})
+	rt := tree(t, jobs.Config{Fresh: true, Pool: coppice.Pool{Spares: 1, Intensity: supervisor.Intensity{Period: time.Hour}}})
 	seen := map[int]bool{}
-	for i := range 4 {
+	for i := range 20 {
 		r, err := do(t, rt, order{Do: "answer"}, jobs.Options{})
 		if err != nil || seen[r.PID] {
 			t.Errorf("call %d: process %d, %v", i, r.PID, err)
 		}
 		seen[r.PID] = true
 	}
+}
+
+// TestFreshCannotStart has the workers after the first fail to start: that is what the pool's budget
+// is for, and the pool gives up.
+func TestFreshCannotStart(t *testing.T) {
+	notShort(t)
+	first := func(_ context.Context, w *coppice.Worker) error {
+		if w.ID() != 2 { // 1 is the listener process
+			return errors.New("as ordered")
+		}
+		return nil
+	}
+	rt := tree(t, jobs.Config{Fresh: true, Pool: coppice.Pool{Prepare: first, Intensity: supervisor.Intensity{Period: time.Hour}}})
+	if _, err := do(t, rt, order{Do: "answer"}, jobs.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := do(t, rt, order{Do: "answer"}, jobs.Options{})
+	fails(t, err, func(e *jobs.GoneError) bool { return e.Pool == "work" })
+	<-rt.Done()
 }
 
 // TestCallFromWorker calls from a worker, whose death then ends what it has called.

@@ -3,7 +3,6 @@ package jobs
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
@@ -36,8 +35,8 @@ func Pool(cfg Config, functions ...Function) coppice.ChildSpec {
 	}
 	workers := cfg.Pool
 	workers.Name = workersName
-	if cfg.Fresh { // each call is an end, and a restart
-		workers.Restart, workers.Intensity = supervisor.Permanent, supervisor.Intensity{Max: 1 << 20, Period: time.Second}
+	if cfg.Fresh {
+		workers.Restart, workers.Recycle.Requests = supervisor.Permanent, 1
 	}
 	byName := map[string]Function{}
 	for _, f := range functions {
