@@ -13,6 +13,7 @@ type ActorInfo struct {
 	Oldest    time.Duration `json:"oldest,omitempty"`   // for how long the first of them has, give or take 15 others
 	Processed uint64        `json:"processed"`          // user messages that this incarnation took from the queue
 	Failures  uint64        `json:"failures,omitempty"` // incarnations of this child that ended abnormally
+	Summary                 // of a [Summarizer]
 }
 
 // String is one line.
@@ -23,6 +24,9 @@ func (i ActorInfo) String() string {
 	}
 	if i.Failures > 0 {
 		s += fmt.Sprintf(", %d failures", i.Failures)
+	}
+	if i.Text != "" {
+		s += "; " + i.Summary.String()
 	}
 	return s
 }
@@ -36,5 +40,17 @@ func (inc *incarnation) info() ActorInfo {
 	if inc.failures != nil {
 		info.Failures = inc.failures.Load()
 	}
+	if s := inc.summarizer.Load(); s != nil {
+		info.Summary = summaryOf(*s)
+	}
 	return info
+}
+
+func summaryOf(s Summarizer) (sum Summary) {
+	defer func() {
+		if v := recover(); v != nil {
+			sum = Summary{Text: fmt.Sprintf("Summary panics: %v", v)}
+		}
+	}()
+	return s.Summary()
 }

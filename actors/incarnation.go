@@ -49,8 +49,10 @@ type incarnation struct {
 	killed    atomic.Bool
 	// stale: the id may be a later incarnation's, so that a holder of this pointer has to look the
 	// id up again. Set before the id is free.
-	stale atomic.Bool
-	work  atomic.Uint32 // workNone, workBusy, workLeaked
+	stale      atomic.Bool
+	summarizer atomic.Pointer[Summarizer] // nil until it is up, and if it is none
+
+	work atomic.Uint32 // workNone, workBusy, workLeaked
 
 	// Of the actor's goroutine only.
 	handlesSystemMessage bool // the message being handled is a system message

@@ -3,10 +3,12 @@ package actors
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,50 +27,110 @@ type Inspector interface {
 // [Inspector].
 var ErrNotInspector = errors.New("actors: the actor has no Inspect method")
 
-// inspectRequest asks an actor of this process for its state. It cannot come from another process.
-type inspectRequest struct{}
-
-type inspected struct {
-	text string
-	err  error
+// An Inspection is what an [Inspector] shows.
+type Inspection struct {
+	Text  string          `json:"state"`           // at most [supervisor.MaxText] bytes
+	Value json.RawMessage `json:"value,omitempty"` // nil if the state is no JSON, or longer than 1 MiB
 }
 
-// Inspect returns the state of an actor of this process as text, at most [supervisor.MaxText]
-// bytes. id is the actor's name. The request waits in the actor's mailbox behind the messages that
-// were there before; ctx bounds the wait.
-func (s *System) Inspect(ctx context.Context, id string) (string, error) {
-	err := ErrNoActor // one that protoactor spawned would not know the request
-	var answer inspected
-	if s.local.find(id) != nil {
-		answer, err = Ask[inspected](ctx, s, actor.NewPID(s.Address(), id), inspectRequest{})
-	}
-	if err == nil {
-		err = answer.err
-	}
+const maxInspection = 1 << 20
+
+// A Summarizer is an actor that says how it is, for the tree: see [ActorInfo]. Summary may be called
+// by any goroutine from the end of Started on, and does not wait.
+type Summarizer interface {
+	Summary() Summary
+}
+
+// A Summary is what a [Summarizer] says.
+type Summary struct {
+	Kind string `json:"kind,omitempty"`    // of the actor, for programs that look for such actors
+	Text string `json:"summary,omitempty"` // in one line
+}
+
+// String is one line.
+func (s Summary) String() string { return strings.TrimPrefix(s.Kind+": "+s.Text, ": ") }
+
+// An Operator is an actor that can be told to do something by an operator, see [System.Operate].
+// Operate is called on the actor's goroutine, between two messages. do is a verb of the actor's, what
+// the thing that it is about.
+type Operator interface {
+	Operate(do, what string) error
+}
+
+// ErrNotOperator is wrapped by the error of Operate for an actor that does not implement [Operator].
+var ErrNotOperator = errors.New("actors: the actor has no Operate method")
+
+// An operation is what is asked of an actor of this process between two messages. It cannot come
+// from another process.
+type operation func(user actor.Actor) (any, error)
+
+type operationResult struct {
+	value any
+	err   error
+}
+
+// Inspect returns the state of an actor of this process. id is the actor's name. The request waits in
+// the actor's mailbox behind the messages that were there before; ctx bounds the wait.
+func (s *System) Inspect(ctx context.Context, id string) (Inspection, error) {
+	v, err := s.between(ctx, id, func(user actor.Actor) (any, error) {
+		i, ok := user.(Inspector)
+		if !ok {
+			return nil, ErrNotInspector
+		}
+		state := i.Inspect()
+		shown := Inspection{Text: supervisor.Cut(fmt.Sprintf("%+v", state))}
+		if b, err := json.Marshal(state); err == nil && len(b) <= maxInspection {
+			shown.Value = b
+		}
+		return shown, nil
+	})
 	if err != nil {
-		return "", fmt.Errorf("actors: inspect %s: %w", id, err)
+		return Inspection{}, fmt.Errorf("actors: inspect %s: %w", id, err)
 	}
-	return answer.text, nil
+	return v.(Inspection), nil
 }
 
-// inspect answers an inspectRequest. A panic of Inspect is not the actor's end.
-func (w *wrapper) inspect(ctx actor.Context) {
-	var answer inspected
+// Operate has an actor of this process do something, and returns its error. It waits as Inspect does.
+func (s *System) Operate(ctx context.Context, id, do, what string) error {
+	_, err := s.between(ctx, id, func(user actor.Actor) (any, error) {
+		if o, ok := user.(Operator); ok {
+			return nil, o.Operate(do, what)
+		}
+		return nil, ErrNotOperator
+	})
+	if err != nil {
+		return fmt.Errorf("actors: %s: %s %s: %w", id, do, what, err)
+	}
+	return nil
+}
+
+// between has an actor do an operation.
+func (s *System) between(ctx context.Context, id string, do operation) (any, error) {
+	if s.local.find(id) == nil {
+		return nil, ErrNoActor // one that protoactor spawned would not know the request
+	}
+	answer, err := Ask[operationResult](ctx, s, actor.NewPID(s.Address(), id), do)
+	return answer.value, cmp.Or(err, answer.err)
+}
+
+// operate does an operation. A panic in it is not the actor's end.
+func (w *wrapper) operate(ctx actor.Context, do operation) {
+	var answer operationResult
 	defer func() {
 		if v := recover(); v != nil {
-			answer = inspected{err: fmt.Errorf("it panics: %v", v)}
+			answer = operationResult{err: fmt.Errorf("it panics: %v", v)}
 		}
 		ctx.Respond(answer)
 	}()
-	user := w.user
-	if i, ok := user.(interface{ instruments() actor.Actor }); ok {
-		user = i.instruments()
+	answer.value, answer.err = do(original(w.user))
+}
+
+// original returns the user's actor, without what [Instrument] has put around it.
+func original(a actor.Actor) actor.Actor {
+	if i, ok := a.(interface{ instruments() actor.Actor }); ok {
+		return i.instruments()
 	}
-	if i, ok := user.(Inspector); ok {
-		answer.text = supervisor.Cut(fmt.Sprintf("%+v", i.Inspect()))
-	} else {
-		answer.err = ErrNotInspector
-	}
+	return a
 }
 
 // A MessageCount is how many messages of a type an actor has begun to handle, and when it did last.

@@ -3,6 +3,8 @@ package actors_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +32,22 @@ func (c *shown) Inspect() any {
 	return struct{ Count int }{c.n}
 }
 
+func (c *shown) Summary() actors.Summary {
+	if c.n == 3 {
+		panic("three")
+	}
+	return actors.Summary{Kind: "counter", Text: "it counts"}
+}
+
+func (c *shown) Operate(do, what string) error {
+	if do != "set" {
+		return errors.New("it can only be set")
+	}
+	n, err := strconv.Atoi(what)
+	c.n = n
+	return err
+}
+
 func TestInspect(t *testing.T) {
 	s, err := actors.NewSystem(actors.Config{Address: "0"})
 	if err != nil {
@@ -52,19 +70,40 @@ func TestInspect(t *testing.T) {
 		}
 		ask()
 		ask()
-		if text, err := s.Inspect(t.Context(), id); err != nil || text != "{Count:2}" {
-			t.Errorf("%s: %q, %v", id, text, err)
+		if i, err := s.Inspect(t.Context(), id); err != nil || i.Text != "{Count:2}" || string(i.Value) != `{"Count":2}` {
+			t.Errorf("%s: %+v, %v", id, i, err)
+		}
+		summary := func() string {
+			return s.Actors()[slices.IndexFunc(s.Actors(), func(i actors.ActorInfo) bool { return i.PID == "0/"+id })].Summary.String()
+		}
+		if got := summary(); got != "counter: it counts" {
+			t.Errorf("%s: %q", id, got)
 		}
 		ask()
-		if text, err := s.Inspect(t.Context(), id); err == nil || !strings.Contains(err.Error(), "it panics: three") {
-			t.Errorf("%s, a panic: %q, %v", id, text, err)
+		if i, err := s.Inspect(t.Context(), id); err == nil || !strings.Contains(err.Error(), "it panics: three") {
+			t.Errorf("%s, a panic: %+v, %v", id, i, err)
+		}
+		if got := summary(); got != "Summary panics: three" {
+			t.Errorf("%s, a panic: %q", id, got)
 		}
 		ask() // it lives on
+		if err := s.Operate(t.Context(), id, "set", "7"); err != nil {
+			t.Error(err)
+		}
+		if n, err := s.Ask(t.Context(), pid, "x"); n != 8 {
+			t.Errorf("%s: after it was set to 7 it says %v, %v", id, n, err)
+		}
+		if err := s.Operate(t.Context(), id, "lose", "7"); err == nil || !strings.Contains(err.Error(), "it can only be set") {
+			t.Errorf("%s: %v", id, err)
+		}
 	}
 	if _, err := s.Spawn(t.Context(), "deaf", func() actor.Actor { return actor.ReceiveFunc(func(actor.Context) {}) }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Inspect(t.Context(), "deaf"); !errors.Is(err, actors.ErrNotInspector) {
+		t.Errorf("without the method: %v", err)
+	}
+	if err := s.Operate(t.Context(), "deaf", "x", ""); !errors.Is(err, actors.ErrNotOperator) {
 		t.Errorf("without the method: %v", err)
 	}
 	if _, err := s.Inspect(t.Context(), "absent"); !errors.Is(err, actors.ErrNoActor) {

@@ -59,8 +59,8 @@ func (w *wrapper) Receive(ctx actor.Context) {
 	}
 	if sender := ctx.Sender(); sender != nil && sender.Id == askID {
 		w.inc.addUnanswered(sender)
-		if _, ok := ctx.Message().(inspectRequest); ok {
-			w.inspect(ctx)
+		if do, ok := ctx.Message().(operation); ok {
+			w.operate(ctx, do)
 			return
 		}
 	}
@@ -84,6 +84,9 @@ func (w *wrapper) start(ctx actor.Context) {
 			panic(exitPanic{errorReason(fmt.Errorf("New of actor %q returned nil", w.inc.id))})
 		}
 		w.user.Receive(ctx)
+		if s, ok := original(w.user).(Summarizer); ok {
+			w.inc.summarizer.Store(&s)
+		}
 		if h := w.inc.predecessor; h != nil {
 			w.takeOver(ctx, h)
 		}

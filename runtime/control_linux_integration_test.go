@@ -185,7 +185,7 @@ func TestControlReads(t *testing.T) {
 		if o.get("actors?process=web/1", &actors); !slices.ContainsFunc(actors, func(a struct{ Path string }) bool { return a.Path == "till" }) {
 			t.Errorf("actors of a worker %+v", actors)
 		}
-		if status, body := o.do("GET", "actors/state?process=web/1&actor=till"); status != http.StatusOK || body != "{\"state\":\"three coins\"}\n" {
+		if status, body := o.do("GET", "actors/state?process=web/1&actor=till"); status != http.StatusOK || body != "{\"state\":\"three coins\",\"value\":\"three coins\"}\n" {
 			t.Errorf("the state of a worker's actor: %d %s", status, body)
 		}
 		stop, stopped := make(chan struct{}), make(chan struct{})

@@ -15,6 +15,7 @@ import (
 
 // actorRow is one actor of a process, as /v1/actors has it.
 type actorRow struct {
+	actors.Summary
 	Path        string  `json:"path"`
 	State       State   `json:"state"`
 	Incarnation int     `json:"incarnation,omitempty"`
@@ -26,7 +27,7 @@ type actorRow struct {
 }
 
 func newActorRow(path string, state State, i actors.ActorInfo) actorRow {
-	return actorRow{Path: path, State: state, PID: i.PID, Queue: i.Queue, Oldest: i.Oldest.Seconds(), Processed: i.Processed, Failures: i.Failures}
+	return actorRow{Summary: i.Summary, Path: path, State: state, PID: i.PID, Queue: i.Queue, Oldest: i.Oldest.Seconds(), Processed: i.Processed, Failures: i.Failures}
 }
 
 // actors lists the actors of the master's tree.
@@ -58,16 +59,14 @@ func (c *controlHandler) serveActors(r *http.Request) (any, error) {
 
 func (c *controlHandler) actorState(r *http.Request) (any, error) {
 	const limit = stacksTimeout / 2 // the way there takes time
-	var state string
+	var state actors.Inspection
 	asked, err := c.askActors(r, childproto.StacksFrame{Profile: childproto.ActorState, Time: limit}, &state)
 	if !asked {
 		ctx, cancel := context.WithTimeout(r.Context(), limit)
 		defer cancel()
 		state, err = c.actorSystem().Inspect(ctx, r.FormValue("actor"))
 	}
-	return struct {
-		State string `json:"state"`
-	}{state}, err
+	return state, err
 }
 
 // maxWatch is the longest time, in seconds, for which the messages of an actor are counted.

@@ -115,7 +115,7 @@ func httpStatus(err error) int {
 		return http.StatusBadRequest
 	case errors.Is(err, ErrNoChild), errors.Is(err, ErrNoListener), errors.Is(err, ErrNoPool), errors.Is(err, actors.ErrNoActor):
 		return http.StatusNotFound
-	case errors.Is(err, ErrUnsupported), errors.Is(err, actors.ErrNotInspector):
+	case errors.Is(err, ErrUnsupported), errors.Is(err, actors.ErrNotInspector), errors.Is(err, actors.ErrNotOperator):
 		return http.StatusNotImplemented
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusGatewayTimeout

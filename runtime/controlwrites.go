@@ -52,6 +52,9 @@ func (c *controlHandler) handleWrites(mux *http.ServeMux) {
 	}
 	post("pause", func(_ context.Context, r *http.Request) error { return c.PauseListener(r.FormValue("listener")) })
 	post("resume", func(_ context.Context, r *http.Request) error { return c.ResumeListener(r.FormValue("listener")) })
+	post("actors/operate", func(ctx context.Context, r *http.Request) error {
+		return c.actorSystem().Operate(ctx, r.FormValue("actor"), r.FormValue("do"), r.FormValue("what"))
+	})
 	post("loglevel", func(_ context.Context, r *http.Request) error {
 		s := r.FormValue("level")
 		if s == "" {
@@ -137,7 +140,7 @@ func (c *controlHandler) perform(w http.ResponseWriter, r *http.Request, what st
 
 // asked adds a request of an operator to the log and to the events, with the process it comes from.
 func (c *controlHandler) asked(r *http.Request, what string) {
-	for _, name := range []string{"pool", "size", "process", "listener", "level"} {
+	for _, name := range []string{"pool", "size", "process", "listener", "level", "actor", "do", "what"} {
 		if v := r.FormValue(name); v != "" {
 			what += " " + name + "=" + v
 		}
