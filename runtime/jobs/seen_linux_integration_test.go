@@ -1,8 +1,16 @@
 package jobs_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -59,6 +67,57 @@ func counted(m *tracing.Meter) (lines []string) {
 // changed returns the lines of after that before has not.
 func changed(before, after []string) string {
 	return strings.Join(slices.DeleteFunc(slices.Clone(after), func(l string) bool { return slices.Contains(before, l) }), "\n")
+}
+
+var rewrite = flag.Bool("rewrite", false, "write the golden in testdata")
+
+var secondsOf = regexp.MustCompile(`(_seconds":)[\d.e-]+`)
+
+// lookAt compares what the control endpoint shows of the pool with the golden, releases its key, and
+// looks for the pool in the tree. The tests of coppicectl show the golden.
+func lookAt(t *testing.T, rt *coppice.Runtime) {
+	t.Helper()
+	h := rt.ControlHandler(coppice.ControlOptions{Writes: true})
+	ask := func(method, path string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(method, "http://localhost/v1/"+path, nil))
+		return w.Code, w.Body.String()
+	}
+	_, body := ask("GET", "actors/state?actor=work/queue")
+	var state struct{ Value json.RawMessage }
+	var pretty bytes.Buffer
+	if err := errors.Join(json.Unmarshal([]byte(body), &state), json.Indent(&pretty, secondsOf.ReplaceAll(state.Value, []byte("${1}1.5")), "", "  ")); err != nil {
+		t.Fatalf("%v in %s", err, body)
+	}
+	const golden = "testdata/state.json"
+	got := pretty.String() + "\n"
+	if *rewrite {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want, err := os.ReadFile(golden); err != nil || got != string(want) {
+		t.Errorf("got\n%swant\n%s%v", got, want, err)
+	}
+	const line = "; jobs: 1 waiting, 1 running"
+	if tree := rt.Snapshot().String(); !strings.Contains(tree, line+", 1 quarantined\n") {
+		t.Error(tree)
+	}
+	if _, body := ask("GET", "actors"); !strings.Contains(body, `"kind":"jobs","summary":"1 waiting, 1 running, 1 quarantined","path":"work/queue"`) {
+		t.Error(body)
+	}
+	const operate = "actors/operate?actor=work/queue&what=poison&do="
+	if status, body := ask("POST", operate+"release"); status != http.StatusOK {
+		t.Error(status, body)
+	}
+	if tree := rt.Snapshot().String(); !strings.Contains(tree, line+"\n") {
+		t.Error(tree)
+	}
+	for _, do := range []string{"release", "burn"} { // it is not quarantined any more
+		if status, body := ask("POST", operate+do); status != http.StatusConflict {
+			t.Error(status, body)
+		}
+	}
 }
 
 // TestSeen has calls end in each way, and looks at what is counted: all of it is there, and zero,
@@ -118,6 +177,7 @@ func TestSeen(t *testing.T) {
 			t.Errorf("while a call runs and one waits, %s is not 1:\n%s", level, strings.Join(got, "\n"))
 		}
 	}
+	lookAt(t, rt)
 	cancel()
 	_, _ = runs.Wait()
 	_, _ = waits.Wait()

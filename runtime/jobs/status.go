@@ -12,43 +12,47 @@ import (
 // A Status is a pool of jobs at one moment. Counts are since the queue began, which is when the
 // pool was started, or the queue again.
 type Status struct {
-	Waiting int           // calls in the queue
-	Running int           // calls that workers have
-	Rerun   int           // calls whose worker died, and that wait to run again
-	Oldest  time.Duration // that a call has waited
-	Workers int           // that take calls or finish some
+	Waiting int           `json:"waiting"`         // calls in the queue
+	Running int           `json:"running"`         // calls that workers have
+	Rerun   int           `json:"rerun"`           // calls whose worker died, and that wait to run again
+	Oldest  time.Duration `cbor:"Oldest" json:"-"` // that a call has waited
+	Workers int           `json:"workers"`         // that take calls or finish some
 
-	Taken, Answered uint64 // calls that came into the queue; that a worker ran to their end, with whatever came of it
-	Expired         uint64 // of those answered: with an error, after their time was over
-	Killed          uint64 // calls that ended with a kill, because they did not end in time
-	Died            uint64 // calls that ended with the death of their worker
-	Canceled        uint64 // calls whose caller no longer waits
-	Full, Blocked   uint64 // calls that found the queue full, and ended; that waited for room
-	Refused         uint64 // calls that were not run, because of the quarantine
-	Reruns          uint64 // runs after the first, of a call whose worker died
+	Taken    uint64 `json:"taken"`    // calls that came into the queue
+	Answered uint64 `json:"answered"` // calls that a worker ran to their end, with whatever came of it
+	Expired  uint64 `json:"expired"`  // of those answered: with an error, after their time was over
+	Killed   uint64 `json:"killed"`   // calls that ended with a kill, because they did not end in time
+	Died     uint64 `json:"died"`     // calls that ended with the death of their worker
+	Canceled uint64 `json:"canceled"` // calls whose caller no longer waits
+	Full     uint64 `json:"full"`     // calls that found the queue full, and ended
+	Blocked  uint64 `json:"blocked"`  // that waited for room
+	Refused  uint64 `json:"refused"`  // calls that were not run, because of the quarantine
+	Reruns   uint64 `json:"reruns"`   // runs after the first, of a call whose worker died
 
 	// Ends has calls by how they ended: "answer", "error", "panic", "refused", "too large", "died",
 	// "deadline", "cancelled", "quarantined", "full".
-	Ends map[string]uint64
+	Ends map[string]uint64 `json:"ends"`
 
-	Quarantine []QuarantinedKey
+	Runs       []Run            `json:"runs"` // the longest 256
+	Quarantine []QuarantinedKey `json:"quarantine"`
 }
 
 // A QuarantinedKey is one that is quarantined, or was.
 type QuarantinedKey struct {
-	Key      string
-	Released bool // its calls are let through, because a probe was answered or by hand
-	Deaths   int
-	Refused  int           // calls
-	Since    time.Duration // how long ago it was quarantined
-	Probe    time.Duration // until a call is let through
-	Reason   string        // of the last death
+	Key      string        `json:"key"`
+	Released bool          `json:"released,omitempty"` // its calls are let through, because a probe was answered or by hand
+	Deaths   int           `json:"deaths"`
+	Refused  int           `json:"refused"`         // calls
+	Since    time.Duration `cbor:"Since" json:"-"`  // how long ago it was quarantined
+	Probe    time.Duration `cbor:"Probe" json:"-"`  // until a call is let through
+	Expiry   time.Duration `cbor:"Expiry" json:"-"` // until it is forgotten, without another death
+	Reason   string        `json:"reason"`          // of the last death
 }
 
 func (q *queueActor) status() Status {
 	c, now := q.rules.Totals, time.Since(q.began)
 	s := Status{
-		Workers: len(q.workers), Taken: c.Taken, Answered: c.Answered, Expired: c.Expired, Killed: c.Killed, Died: c.Died,
+		Runs: q.running(), Quarantine: []QuarantinedKey{}, Workers: len(q.workers), Taken: c.Taken, Answered: c.Answered, Expired: c.Expired, Killed: c.Killed, Died: c.Died,
 		Canceled: c.Canceled, Full: c.Full, Blocked: c.Blocked, Refused: c.Refused, Reruns: c.Reruns,
 	}
 	s.Waiting, s.Running, s.Rerun, s.Oldest = q.rules.Len(now)
@@ -62,7 +66,7 @@ func (q *queueActor) status() Status {
 	defer q.mu.Unlock()
 	if table := q.rules.Quarantine(); table != nil {
 		for _, e := range table.List(now) {
-			s.Quarantine = append(s.Quarantine, QuarantinedKey{e.Key, e.Released, e.Deaths, e.Refused, now - e.Since, max(0, e.Next-now), e.Reason})
+			s.Quarantine = append(s.Quarantine, QuarantinedKey{e.Key, e.Released, e.Deaths, e.Refused, now - e.Since, max(0, e.Next-now), e.Until - now, e.Reason})
 		}
 	}
 	return s
@@ -81,9 +85,6 @@ func (q *queueActor) entry(key string) (quarantine.Entry, bool) {
 	defer q.mu.Unlock()
 	return q.rules.Quarantine().Entry(time.Since(q.began), key)
 }
-
-// Inspect is for [actors.Inspector]: coppicectl shows it of the actor.
-func (q *queueActor) Inspect() any { return q.status() }
 
 // StatusOf returns the state of a pool of jobs. ctx bounds the wait. On an error it is a
 // [GoneError].

@@ -59,6 +59,7 @@ type Entry struct {
 	Probes   int           // that were let through
 	Since    Time          // it was quarantined
 	Last     Time          // its last death
+	Until    Time          // it is forgotten, unless there is another death
 	Next     Time          // a probe is let through from then on
 	Interval time.Duration // from a probe that dies to the next
 	Reason   string        // of its last death, as given to Died
@@ -211,6 +212,9 @@ func (s *State) entry(now Time, key string) *Entry {
 	if e != nil && now-e.Last >= s.cfg.Expiry {
 		delete(s.entries, key)
 		return nil
+	}
+	if e != nil {
+		e.Until = e.Last + s.cfg.Expiry
 	}
 	return e
 }
