@@ -37,6 +37,8 @@ type node struct {
 	Actor *struct {
 		Queue    int    `json:"queue"`
 		Failures uint64 `json:"failures"`
+		Kind     string `json:"kind"`
+		Summary  string `json:"summary"`
 	}
 	Children []node
 }

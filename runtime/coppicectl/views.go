@@ -101,6 +101,9 @@ func note(n node) cell {
 		}
 		parts = append(parts, text)
 	}
+	if n.Actor != nil && n.Actor.Summary != "" {
+		parts = append(parts, n.Actor.Kind+": "+n.Actor.Summary)
+	}
 	if n.Actor != nil && (n.Actor.Queue > 0 || n.Actor.Failures > 0) {
 		parts = append(parts, fmt.Sprintf("queue %d, failures %d", n.Actor.Queue, n.Actor.Failures))
 	}
