@@ -524,12 +524,14 @@ func TestSuspendFails(t *testing.T) {
 			tree := newTree(t, 1)
 			pid := spawn(t, tree.Master, "tally", aTally(row.c))
 			other := spawn(t, tree.Master, "other", aTally(tally{}))
-			ctx, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
-			defer cancel()
+			ctx := testContext(t)
 			if row.c.busy != nil {
 				if err := tree.Master.Send(ctx, pid, block{}); err != nil {
 					t.Fatal(err)
 				}
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
+				defer cancel()
 			}
 			_, err := tree.suspend(ctx)
 			wantErr(t, err, row.want)
