@@ -688,13 +688,19 @@ func TestExecWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Resume()
-	next := func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		defer cancel()
-		return s.Exec(ctx, Image{Executable: exe, Args: []string{"next"}, State: exe.file})
+	next := func(says string) (err error) {
+		for limit := 10 * time.Millisecond; limit < patience; limit *= 2 { // until it suffices to get there
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			err = s.Exec(ctx, Image{Executable: exe, Args: []string{"next"}, State: exe.file})
+			cancel()
+			if strings.Contains(err.Error(), says) {
+				break
+			}
+		}
+		return err
 	}
 	syscall.ForkLock.Lock()
-	err = next()
+	err = next("fork")
 	syscall.ForkLock.Unlock()
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "fork") {
 		t.Errorf("%v", err)
@@ -703,13 +709,13 @@ func TestExecWaits(t *testing.T) {
 	if err := pprof.StartCPUProfile(stuck); err != nil {
 		t.Skip(err)
 	}
-	err = next()
+	err = next("profile")
 	close(stuck)
 	pprof.StopCPUProfile() // waits for the other call of it
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "profile") {
 		t.Errorf("%v", err)
 	}
-	if err := next(); !errors.Is(err, unix.ENOEXEC) {
+	if err := next(unix.ENOEXEC.Error()); !errors.Is(err, unix.ENOEXEC) {
 		t.Errorf("%v", err)
 	}
 	if err := s.Exec(t.Context(), Image{Executable: exe, Args: []string{"next"}}); !errors.Is(err, os.ErrInvalid) {
