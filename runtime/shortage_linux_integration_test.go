@@ -79,9 +79,14 @@ func TestStartOfBusyProgram(t *testing.T) {
 	if _, err := f.Write(sleep); err != nil {
 		t.Fatal(err)
 	}
-	program := coppice.Process{Name: "program", Command: []string{path, "3600"}, StartTimeout: 50 * time.Millisecond}
+	program := coppice.Process{Name: "program", Command: []string{path, "3600"}}
 	cfg := func() coppice.Config { return coppice.Config{Children: []coppice.ChildSpec{program}} }
-	if _, err := coppice.Start(t.Context(), cfg()); !errors.Is(err, syscall.ETXTBSY) {
+	err = withinLimits(func(limit time.Duration) error {
+		program.StartTimeout = limit
+		_, err := coppice.Start(t.Context(), cfg())
+		return err
+	}, syscall.ETXTBSY.Error())
+	if !errors.Is(err, syscall.ETXTBSY) {
 		t.Errorf("error %v, want ETXTBSY", err)
 	}
 	program.StartTimeout = runtimetest.Patience
