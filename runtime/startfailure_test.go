@@ -17,6 +17,7 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/registry"
 	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // TestSlowStarts: after 5 s the log says, once, what a start waits for without a limit. The socket is
@@ -27,6 +28,9 @@ func TestSlowStarts(t *testing.T) {
 		var err error
 		log, slow := slog.New(slog.NewTextHandler(&said, nil)), func() { time.Sleep(2 * slowStart) }
 		rt := &Runtime{log: log}
+		if rt.pipeline, err = tracing.Start(t.Context(), tracing.ProcessResource{}, nil); err != nil { // which is off
+			t.Fatal(err)
+		}
 		rt.sockets = registry.New(registry.Config{Logger: log, Functions: func(string) netactor.Functions {
 			return netactor.Functions{Control: func(string, string, syscall.RawConn) error { slow(); return nil }}
 		}})
