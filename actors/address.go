@@ -10,7 +10,8 @@ import (
 
 // Addresses and ids with a meaning of their own.
 const (
-	nameAddress      = "@"        // the PID's id is a registered name
+	nameAddress      = "@"        // the PID's id is a registered name; before the name of a host, one of that
+	masterSuffix     = ".0"       // behind a boot: the master of that host
 	askID            = "ask$"     // the PID's RequestId is an ask that waits for its answer
 	processID        = "process$" // the process itself
 	foreignWatcherID = "monitor$" // watches local actors that this package did not spawn
@@ -19,6 +20,27 @@ const (
 // ProcessPID returns the PID of the process with an address. Stop of it asks the process to drain,
 // a monitor on it fires with the process's exit reason. Messages to it are dead letters.
 func ProcessPID(address string) *actor.PID { return actor.NewPID(address, processID) }
+
+// nameOf returns the name that pid stands for; ok is false if it has an address. A name in the tree
+// of another host begins with @ and that host's name.
+func (lp *localProcess) nameOf(pid *actor.PID) (name string, ok bool) {
+	switch {
+	case pid.Address == "" || pid.Address[0] != nameAddress[0]:
+		return "", false
+	case len(pid.Address) == 1 || pid.Address[1:] == lp.host:
+		return pid.Id, true
+	}
+	return pid.Address + "/" + pid.Id, true
+}
+
+// abroad splits a name in the tree of another host.
+func abroad(name string) (host, rest string, ok bool) {
+	if name == "" || name[0] != nameAddress[0] {
+		return "", name, false
+	}
+	host, rest, _ = strings.Cut(name[1:], "/")
+	return host, rest, true
+}
 
 // checkName returns ErrName if s cannot be the name of an actor or a process, or a registered name.
 func checkName(s string) error {

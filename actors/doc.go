@@ -73,6 +73,15 @@
 // it: [Context]; spans per message are made by [Instrument]. Senders wait when a channel or a
 // bounded mailbox is full: [Overflow], [Config].SendWait.
 //
+// # Across hosts
+//
+// In a cluster each address is boot.id, and an actor of another host is asked, sent to and
+// monitored by its PID or by [System.LookupAt] as any other. What differs: while no trunk leads to
+// its host all that is [ErrUnreachable], which says nothing of the actor; handles cannot leave
+// their host ([ErrForeign]); a change of a name there is told, and not waited for. A host that is
+// started anew has another boot, and what ran before is down. A PID of [System.Lookup] in a message
+// means a name in the reader's tree.
+//
 // # Duties of the owner of the processes
 //
 // Package runtime does this; a program that uses this package alone has to.

@@ -49,6 +49,12 @@ var (
 	// ErrLane: the channel between two live processes broke, or could not be made. What was on it
 	// is in doubt; the next message makes a new one.
 	ErrLane = errors.New("channel between processes broken")
+	// ErrUnreachable: no trunk leads to the host of the actor, or the one that did was lost. It is
+	// not known whether the actor lives, nor what became of a message that was sent; the same PID
+	// works again when there is a trunk.
+	ErrUnreachable = errors.New("host unreachable")
+	// ErrForeign: a message that carries handles cannot leave its host.
+	ErrForeign = errors.New("handles cannot leave their host")
 	// ErrStale: the process was attached before with a later incarnation.
 	ErrStale = errors.New("stale incarnation")
 	// ErrReplaced: the program of the process was replaced in place, and the actor, the ask or the
@@ -60,7 +66,8 @@ var (
 var errTooManyAsks = fmt.Errorf("%w: %d asks that are not answered, the limit", ErrTooMany, maxAsks)
 
 // DownError is the error of what waited for an actor that has ended, or for one of a process that
-// has ended or cannot be reached: then errors.Is(err, ErrLane) holds too, and the actor may live.
+// has ended or cannot be reached: then errors.Is(err, ErrLane) or errors.Is(err, ErrUnreachable)
+// holds too, and the actor may live.
 // errors.Is(err, ErrDown) holds for it.
 type DownError struct {
 	PID    *actor.PID        // the actor that was asked
@@ -112,6 +119,9 @@ const (
 	codeReserved  = 12
 	codeTooMany   = 13
 	codeReplaced  = 14
+
+	codeUnreachable = 15
+	codeForeign     = 16
 )
 
 var errorCodes = []struct {
@@ -131,6 +141,8 @@ var errorCodes = []struct {
 	{codeReserved, ErrReserved},
 	{codeTooMany, ErrTooMany},
 	{codeReplaced, ErrReplaced},
+	{codeUnreachable, ErrUnreachable},
+	{codeForeign, ErrForeign},
 }
 
 // appendError appends err: a code, then for ErrDown its reason, else its text.

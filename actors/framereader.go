@@ -6,6 +6,7 @@ import (
 	"maps"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/foreign"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
@@ -21,6 +22,7 @@ type frameReader struct {
 // processEnded ends all that waits for a process, or came from it.
 func (fr *frameReader) processEnded(address string, reason supervisor.Reason) {
 	fr.names.processEnded(address)
+	fr.namesLost(address)
 	fr.asks.failAt(address, reason)
 	fr.monitors.fireAt(address, reason, true)
 	fr.inbound.dropOne(address)
@@ -28,10 +30,24 @@ func (fr *frameReader) processEnded(address string, reason supervisor.Reason) {
 
 // laneDropped ends what waits for the actors of a process that may live on.
 func (fr *frameReader) laneDropped(address string, reason supervisor.Reason) {
+	fr.namesLost(address)
 	fr.asks.failAt(address, reason)
 	fr.monitors.fireAt(address, reason, isNoActor(reason))
 	fr.inbound.dropOne(address)
 }
+
+// namesLost forgets the names of another host, in the master, if the address is that of its master:
+// that one could not say any more that they have changed.
+func (fr *frameReader) namesLost(address string) {
+	if l := fr.peers.foreign; l != nil && fr.isForeign(address) {
+		fr.names.changes.processEnded(address)
+		if host := l.hostOf(address); host != "" {
+			fr.names.hostChanged(host, "")
+		}
+	}
+}
+
+func (fr *frameReader) hostChanged(host string) { fr.names.hostChanged(host, "") }
 
 // uplinkLost forgets what processes without a channel to this one wait for.
 func (fr *frameReader) uplinkLost() {
@@ -86,6 +102,9 @@ func (fr *frameReader) handlesLost(p *peer, f *fdipc.Frame) {
 		fr.router.undeliverable(target, nil, sender, fdipc.ErrNoFiles)
 	case wire.KindLane:
 		op, address := r.Byte(), r.Text(wire.MaxAddress)
+		if p.address == fr.peers.uplinkAddress() && fr.peers.onGateway(op, address, nil, r) {
+			return
+		}
 		incarnation, number := r.Uint(), r.Uint()
 		if r.Bad || op != laneGrant || p.address != fr.peers.uplinkAddress() {
 			fr.countMalformed(p.address, f.Kind)
@@ -308,12 +327,20 @@ func (fr *frameReader) onFailed(p *peer, r *wire.Reader, target *actor.PID) {
 
 // onProcessEnded takes the master's word that a process has ended.
 func (fr *frameReader) onProcessEnded(p *peer, r *wire.Reader) {
-	address, reason := r.Text(wire.MaxAddress), readReason(r)
+	address := r.Text(wire.MaxAddress)
+	reason := readReason(r)
+	if l := fr.peers.foreign; l != nil && !r.Bad && l.isGateway(p) && fr.isForeign(address) {
+		l.step(foreign.Event{Kind: foreign.ForeignEnded, Pair: foreign.Pair{Foreign: address}, Reason: &reason})
+		return
+	}
 	if r.Bad || p.address != fr.peers.uplinkAddress() || checkName(address) != nil || address == p.address {
 		fr.countMalformed(p.address, wire.KindProcessEnded)
 		return
 	}
 	fr.peers.processEnded(address, reason)
+	if g := fr.peers.gateway.Load(); g != nil && !fr.isForeign(address) {
+		(*g).ProcessEnded(address, whyNot(reason, false))
+	}
 }
 
 func (fr *frameReader) onAskEnd(p *peer, r *wire.Reader) {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 
+	"github.com/coppice-go/coppice/actors/internal/foreign"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
@@ -34,9 +35,13 @@ func (b *laneBroker) processEnded(address string) {
 
 // makeLane joins from and the process with an address, in the master.
 func (ps *peers) makeLane(from *peer, address string, lost uint64) {
+	if ps.foreign != nil && ps.isForeign(address) {
+		ps.foreign.step(foreign.Event{Kind: foreign.Asked, Pair: foreign.Pair{Local: from.address, Foreign: address}, Number: lost})
+		return
+	}
 	key := pairOf(from.address, address)
-	busy := from.waiting(fdipc.Control) >= maxGrants
-	if p := ps.find(address); p != nil && p.waiting(fdipc.Control) >= maxGrants {
+	busy := from.waiting() >= maxGrants
+	if p := ps.find(address); p != nil && p.waiting() >= maxGrants {
 		busy = true
 	}
 	ps.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/coppice-go/coppice/actors/internal/foreign"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
@@ -61,7 +62,8 @@ func (ps *peers) askLane(address string) (*peer, error) {
 		}
 	}
 	up := ps.byAddress[ps.uplink]
-	if up == nil || checkName(address) != nil || ps.closed.Load() {
+	abroad := ps.foreign != nil && ps.isForeign(address) // the master asks itself
+	if up == nil && !abroad || checkName(address) != nil || ps.closed.Load() {
 		ps.mu.Unlock()
 		return nil, ErrNoActor
 	}
@@ -70,6 +72,10 @@ func (ps *peers) askLane(address string) (*peer, error) {
 	ps.byAddress[address] = p
 	lost := ps.broken[address]
 	ps.mu.Unlock()
+	if abroad {
+		ps.foreign.step(foreign.Event{Kind: foreign.Asked, Pair: foreign.Pair{Local: ps.address, Foreign: address}, Number: lost})
+		return p, nil
+	}
 	up.postLane(laneAsk, address, func(b []byte) []byte { return binary.AppendUvarint(b, lost) })
 	return p, nil
 }
@@ -77,7 +83,15 @@ func (ps *peers) askLane(address string) (*peer, error) {
 // onLane serves a child's request, or takes the master's answer.
 func (ps *peers) onLane(p *peer, f *fdipc.Frame, r *wire.Reader) {
 	op, address := r.Byte(), r.Text(wire.MaxAddress)
-	if master := !ps.hasUplink(); master != (op == laneAsk) || !master && p.address != ps.uplinkAddress() {
+	switch master := !ps.hasUplink(); {
+	case p.lane: // no sibling makes lanes, nor does another host
+		r.Fail()
+	case master && ps.foreign != nil && ps.foreign.isGateway(p) && ps.foreign.onFrame(op, address, r):
+		f.Refuse(fdipc.ReasonUnknown)
+		return
+	case !master && p.address == ps.uplinkAddress() && ps.onGateway(op, address, f.Handles, r):
+		return
+	case master != (op == laneAsk) || !master && p.address != ps.uplinkAddress():
 		r.Fail()
 	}
 	switch op {
@@ -186,7 +200,8 @@ func (ps *peers) expectLane(address string, incarnation, number uint64) *peer {
 
 // laneConnEnded takes note that a lane's Conn has ended and all its frames were handled.
 func (ps *peers) laneConnEnded(p *peer) {
-	orphan := ps.find(ps.uplinkAddress()) == nil
+	up := ps.uplinkAddress()
+	orphan := up != "" && ps.find(up) == nil
 	p.mu.Lock()
 	p.connEnded = true
 	reason := p.endReason
@@ -235,6 +250,11 @@ func (ps *peers) dropLane(p *peer, reason supervisor.Reason) {
 		ps.mu.Unlock()
 		return
 	}
+	p.mu.Lock()
+	if p.endReason != nil && isUnreachable(*p.endReason) { // known before a new lane came
+		reason = *p.endReason
+	}
+	p.mu.Unlock()
 	if p.number != 0 {
 		ps.broken[p.address] = p.number
 	}

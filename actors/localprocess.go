@@ -14,6 +14,7 @@ import (
 // but for its counters, and depends on no other part.
 type localProcess struct {
 	address     string
+	host, boot  string // of its host; empty without a cluster
 	incarnation uint64
 	sendWait    time.Duration // bounds a send that has no context
 	log         *slog.Logger

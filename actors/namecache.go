@@ -51,7 +51,7 @@ type nameQuery struct {
 
 // resolve returns the holder of a name. It waits under ctx; under noContext for at most SendWait.
 func (n *names) resolve(ctx context.Context, name string) (*actor.PID, error) {
-	if !n.peers.hasUplink() {
+	if n.decides(name) {
 		if h := n.whereis(name); h != nil {
 			return h, nil
 		}
@@ -59,6 +59,13 @@ func (n *names) resolve(ctx context.Context, name string) (*actor.PID, error) {
 	}
 	a, err := n.wait(ctx, nameResolve, name)
 	return a.pid, err
+}
+
+// decides reports whether this process knows who holds a name: the master does, but for names of
+// other hosts.
+func (n *names) decides(name string) bool {
+	_, _, foreign := abroad(name)
+	return !foreign && !n.peers.hasUplink()
 }
 
 // wait returns the answer to a question for the master, from the cache if it is there.
@@ -90,7 +97,7 @@ func (n *names) wait(ctx context.Context, op byte, name string) (nameAnswer, err
 
 // locate calls f with the holder of a name, now or when the master has answered.
 func (n *names) locate(name string, f func(*actor.PID, error)) {
-	if !n.peers.hasUplink() {
+	if n.decides(name) {
 		if h := n.whereis(name); h != nil {
 			f(h, nil)
 		} else {
@@ -195,12 +202,36 @@ func (n *names) processEnded(address string) {
 	n.changes.processEnded(address)
 }
 
+// forget forgets the answers for a key and what is below it; "" is all.
+func (n *names) forget(key string) {
+	n.cache.mu.Lock()
+	n.forgetLocked(func(k string, _ *nameQuery) bool {
+		return key == "" || k == key || strings.HasPrefix(k, key+"/")
+	})
+	n.cache.mu.Unlock()
+}
+
+// hostChanged takes note, in the master, that a key of the names of another host has changed; "" is
+// all of them. The children hear of it.
+func (n *names) hostChanged(host, key string) {
+	at := nameAddress + host
+	if key != "" {
+		at += "/" + key
+	}
+	n.forget(at)
+	n.tellChanged(at, func() {})
+}
+
 // onChanged takes the master's word that a name has changed; in the master, a child's
 // acknowledgement.
 func (n *names) onChanged(p *peer, r *wire.Reader) {
 	seq, key := r.Uint(), r.Text(wire.MaxText)
 	if r.Bad {
 		n.countMalformed(p.address, wire.KindNameChanged)
+		return
+	}
+	if host := n.peers.hostOf(p); host != "" {
+		n.hostChanged(host, key)
 		return
 	}
 	if !n.peers.hasUplink() {
@@ -211,11 +242,7 @@ func (n *names) onChanged(p *peer, r *wire.Reader) {
 		n.countMalformed(p.address, wire.KindNameChanged)
 		return
 	}
-	n.cache.mu.Lock()
-	n.forgetLocked(func(k string, _ *nameQuery) bool {
-		return key == "" || k == key || strings.HasPrefix(k, key+"/")
-	})
-	n.cache.mu.Unlock()
+	n.forget(key)
 	p.post(n.frame(wire.KindNameChanged, fdipc.Control), func(b []byte) []byte {
 		b = binary.AppendUvarint(wire.AppendPID(b, ProcessPID(p.address)), seq)
 		return wire.AppendString(b, "")

@@ -91,22 +91,25 @@ func (n *names) tellChanged(name string, done func()) {
 	tell := make(map[string][]string) // key -> addresses
 	for _, key := range keys {
 		for a := range c.remembering[key] {
-			change.waitsFor[a]++
+			if !n.isForeign(a) { // other hosts hear of it, and are not waited for
+				change.waitsFor[a]++
+			}
 			c.perProcess[a]--
 			tell[key] = append(tell[key], a)
 		}
 		delete(c.remembering, key)
 	}
-	if len(change.waitsFor) == 0 {
-		c.mu.Unlock()
-		done()
-		return
-	}
 	c.last++
 	seq := c.last
-	c.open[seq] = change
-	change.timer = time.AfterFunc(changeWait, func() { c.finish(seq) })
+	waits := len(change.waitsFor) > 0
+	if waits {
+		c.open[seq] = change
+		change.timer = time.AfterFunc(changeWait, func() { c.finish(seq) })
+	}
 	c.mu.Unlock()
+	if !waits {
+		defer done()
+	}
 	for key, list := range tell {
 		for _, a := range list {
 			p := n.peers.find(a)

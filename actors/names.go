@@ -62,6 +62,16 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 		return nil, ErrClosed
 	}
 	up := n.peers.uplinkAddress()
+	_, rest, foreign := abroad(name)
+	if foreign && op != nameWhereis && op != nameResolve {
+		return nil, fmt.Errorf("%w: it is of another host", ErrName)
+	}
+	if up == "" && foreign {
+		if up = n.peers.masterOf(name); up == "" {
+			return nil, ErrUnreachable
+		}
+		name = rest
+	}
 	if up == "" {
 		type result struct {
 			value any
@@ -76,7 +86,7 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 			return nil, context.Cause(ctx)
 		}
 	}
-	if err := checkName(name); err != nil {
+	if err := checkName(rest); err != nil {
 		return nil, err
 	}
 	master := ProcessPID(up)
@@ -107,6 +117,11 @@ func (n *names) reserved(name string) bool {
 
 // do does op for the process from and calls done, once, perhaps later.
 func (n *names) do(op byte, name string, pid *actor.PID, from string, done func(any, error)) {
+	if _, rest, ok := abroad(name); ok && (op == nameResolve || op == nameWhereis) && checkName(rest) == nil && !n.isForeign(from) {
+		n.remember(from, name)
+		n.query(nameResolve, name, func(a nameAnswer) { done(a.pid, a.err) })
+		return
+	}
 	if err := checkName(name); err != nil {
 		done(nil, err)
 		return
@@ -254,7 +269,7 @@ func (n *names) onRequest(p *peer, r *wire.Reader) {
 	op, ref := r.Byte(), r.Uint32()
 	name := r.Text(wire.MaxText)
 	pid := r.PID("")
-	if r.Bad || n.peers.hasUplink() {
+	if r.Bad || n.peers.hasUplink() || p.lane && !n.mayAsk(p, op) {
 		n.countMalformed(p.address, wire.KindNameRequest)
 		return
 	}
@@ -278,6 +293,12 @@ func (n *names) onRequest(p *peer, r *wire.Reader) {
 			return append(b, replyDone)
 		})
 	})
+}
+
+// mayAsk reports whether a process of another host may ask this master for op: a master may look
+// names up.
+func (n *names) mayAsk(p *peer, op byte) bool {
+	return n.peers.foreign.hostOf(p.address) != "" && (op == nameWhereis || op == nameResolve)
 }
 
 // What an answer to a name frame holds.
@@ -309,7 +330,7 @@ func (n *names) onReply(p *peer, r *wire.Reader) {
 	default:
 		r.Fail()
 	}
-	if r.Bad || p.address != n.peers.uplinkAddress() {
+	if r.Bad || p.address != n.peers.uplinkAddress() && n.peers.hostOf(p) == "" {
 		n.countMalformed(p.address, wire.KindNameReply)
 		return
 	}

@@ -32,6 +32,7 @@ type peer struct {
 	address     string
 	incarnation uint64          // of a lane: set before opened
 	lane        bool            // made and closed by this package
+	foreign     bool            // of another host
 	opened      chan struct{}   // closed when conn is there
 	over        context.Context // ends with close
 	end         func()          // ends over
@@ -73,7 +74,7 @@ const maxBacklog = 1 << 16
 
 func newPeer(proc *localProcess, slot *atomic.Pointer[peer], address string) *peer {
 	p := &peer{
-		proc: proc, slot: slot, address: address, share: askShare{address: address},
+		proc: proc, slot: slot, address: address, foreign: proc.isForeign(address), share: askShare{address: address},
 		opened: make(chan struct{}),
 	}
 	p.over, p.end = context.WithCancel(context.Background())
@@ -329,11 +330,11 @@ func (p *peer) postProcessEnded(address string, reason supervisor.Reason) {
 	})
 }
 
-// waiting returns how many notices wait on a lane of the Conn.
-func (p *peer) waiting(lane fdipc.Lane) int {
+// waiting returns how many notices wait on the control lane of the Conn.
+func (p *peer) waiting() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.backlog[lane].notices)
+	return len(p.backlog[fdipc.Control].notices)
 }
 
 // recoverUnsent closes the handles of a notice that the Conn did not take.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/foreign"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
@@ -31,6 +32,9 @@ type peers struct {
 	broken    map[string]uint64 // address -> number of the newest lane that was given up
 	broker    laneBroker        // of the master
 
+	foreign *foreignLanes           // of the master of a cluster's host; otherwise nil
+	gateway atomic.Pointer[Gateway] // this process is one; otherwise nil
+
 	recent [16]atomic.Pointer[peer] // some of byAddress
 }
 
@@ -45,13 +49,15 @@ type peerEvents interface {
 	processEnded(address string, reason supervisor.Reason)
 	// laneDropped ends what waits for the actors of a process that may live on.
 	laneDropped(address string, reason supervisor.Reason)
+	// hostChanged forgets what the names of another host stand for, in the master.
+	hostChanged(host string)
 	// uplinkLost forgets what processes without a channel to this one wait for: no process will
 	// tell this one of their end.
 	uplinkLost()
 }
 
 func newPeers(proc *localProcess, events peerEvents) *peers {
-	return &peers{
+	ps := &peers{
 		localProcess: proc,
 		events:       events,
 		laneGrace:    defaultLaneGrace,
@@ -59,6 +65,10 @@ func newPeers(proc *localProcess, events peerEvents) *peers {
 		broken:       make(map[string]uint64),
 		broker:       laneBroker{newest: make(map[addressPair]uint64), makeEnds: laneEnds},
 	}
+	if proc.boot != "" && proc.address == proc.boot+masterSuffix {
+		ps.foreign = newForeignLanes(ps)
+	}
+	return ps
 }
 
 func (ps *peers) attach(address string, incarnation uint64, c Conn) error {
@@ -108,12 +118,14 @@ func (ps *peers) detach(p *peer, reason supervisor.Reason) {
 	}
 	delete(ps.broken, p.address)
 	ps.broker.processEnded(p.address)
-	ps.ended.add(p.address, reason)
-	master := ps.uplink == ""
-	orphaned := !master && p.address == ps.uplink
+	if !isUnreachable(reason) {
+		ps.ended.add(p.address, reason)
+	}
+	master := ps.uplink == "" && !p.lane // of the end of a process of another host those are told that have a lane to it
+	orphaned := ps.uplink != "" && p.address == ps.uplink
 	var rest []*peer
 	for _, other := range ps.byAddress {
-		if master || orphaned && other.pending() {
+		if master && !other.lane || orphaned && other.pending() {
 			rest = append(rest, other)
 		}
 	}
@@ -126,6 +138,9 @@ func (ps *peers) detach(p *peer, reason supervisor.Reason) {
 			continue
 		}
 		other.postProcessEnded(p.address, reason)
+	}
+	if master && ps.foreign != nil {
+		ps.foreign.processEnded(p.address)
 	}
 	if orphaned {
 		ps.events.uplinkLost()
@@ -145,7 +160,9 @@ func (ps *peers) removeLocked(p *peer) bool {
 // which comes after its last messages.
 func (ps *peers) processEnded(address string, reason supervisor.Reason) {
 	ps.mu.Lock()
-	ps.ended.add(address, reason)
+	if !isUnreachable(reason) {
+		ps.ended.add(address, reason)
+	}
 	delete(ps.broken, address)
 	p := ps.byAddress[address]
 	ps.mu.Unlock()
@@ -228,6 +245,24 @@ func (ps *peers) uplinkAddress() string {
 
 func (ps *peers) hasUplink() bool { return ps.uplinkAddress() != "" }
 
+// hostOf returns the name of the host that p is the master of; "": it is no master of another host.
+func (ps *peers) hostOf(p *peer) string {
+	if ps.foreign == nil || !p.lane {
+		return ""
+	}
+	return ps.foreign.hostOf(p.address)
+}
+
+// masterOf returns the address of the master that knows a name of another host; "": no trunk leads
+// there.
+func (ps *peers) masterOf(name string) string {
+	host, _, ok := abroad(name)
+	if !ok || ps.foreign == nil {
+		return ""
+	}
+	return ps.foreign.master(host)
+}
+
 // route returns the peer to which a frame for an address goes. In a child it asks for a lane where
 // there is none yet.
 func (ps *peers) route(address string) (*peer, error) {
@@ -270,6 +305,9 @@ func (ps *peers) closeAll(ctx context.Context) (errs []error) {
 	all := ps.byAddress
 	ps.byAddress = make(map[string]*peer)
 	ps.mu.Unlock()
+	if ps.foreign != nil { // close the ends that wait
+		ps.foreign.step(foreign.Event{Kind: foreign.Suspended})
+	}
 	var lanes []*fdipc.Conn
 	for _, p := range all {
 		if c := p.close(errorReason(ErrClosed)); c != nil {

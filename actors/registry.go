@@ -21,6 +21,15 @@ func (s *System) Process() *actor.PID { return ProcessPID(s.address) }
 // A name without a holder is [ErrNoActor] to Ask, Send and Monitor.
 func (s *System) Lookup(name string) *actor.PID { return actor.NewPID(nameAddress, name) }
 
+// LookupAt is Lookup in the tree of another host of the cluster, by its name: LookupAt("b",
+// "web/0/cache") follows the actor cache in web/0 there. The PID means the same on every host,
+// unlike that of Lookup, which means a name in the tree of whoever uses it. While no trunk leads to
+// the host, it is [ErrUnreachable]. A change of a name there reaches this host soon, and is not
+// waited for: a message may still reach the former holder, or find that it has ended.
+func (s *System) LookupAt(host, name string) *actor.PID {
+	return actor.NewPID(nameAddress+host, name)
+}
+
 // Whereis returns the holder of a name. In a child process it asks the master, under ctx. A name
 // without a holder is [ErrNoActor].
 func (s *System) Whereis(ctx context.Context, name string) (*actor.PID, error) {

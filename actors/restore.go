@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/foreign"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
@@ -44,6 +45,9 @@ func (ps *peers) restore(st *systemState) {
 		ps.ended.add(e.Address, readReason(&wire.Reader{B: e.Reason}))
 	}
 	ps.broker.last = st.LastLane
+	if ps.foreign != nil && st.Foreign != nil {
+		ps.foreign.rules.Restore(st.Foreign, ps.address)
+	}
 	for address, one := range st.Peers {
 		p := newPeer(ps.localProcess, ps.slot(address), address)
 		p.incarnation, p.onHold = one.Incarnation, true
@@ -125,6 +129,9 @@ func (s *System) Resume() {
 	for _, p := range s.peers.all() {
 		p.release()
 	}
+	if l := s.peers.foreign; l != nil {
+		l.step(foreign.Event{Kind: foreign.Resumed})
+	}
 	s.local.table.each(func(inc *incarnation) { inc.box.release() })
 }
 
@@ -158,6 +165,11 @@ func (s *System) settle(st *systemState) {
 	}
 	for number, one := range st.Monitors {
 		s.settleMonitor(number, one)
+	}
+	if st.Foreign != nil { // a change may have come while no image listened
+		for host := range st.Foreign.Newest {
+			s.names.hostChanged(host, "")
+		}
 	}
 	kept := make(map[askKey]bool)
 	s.local.table.each(func(inc *incarnation) {
@@ -209,9 +221,9 @@ func (s *System) cameOver(id string) *incarnation {
 
 // settleMonitor makes a monitor again, for an owner that came over.
 func (s *System) settleMonitor(number uint64, one monitorState) {
-	owner, local := s.cameOver(one.Owner), s.isLocal(one.Target)
+	owner, local, foreign := s.cameOver(one.Owner), s.isLocal(one.Target), s.isForeign(one.Target.Address)
 	if owner == nil {
-		if !local {
+		if !local && !foreign {
 			s.monitors.demonitor(one.Target, number)
 		}
 		return
@@ -228,6 +240,10 @@ func (s *System) settleMonitor(number uint64, one monitorState) {
 		return
 	}
 	s.monitors.restore(m, number, one.Target)
+	if foreign { // the lane has ended
+		s.monitors.fire(m, laneReasons.Suspended, endProcess)
+		return
+	}
 	if r, ended := s.peers.endedFor(one.Target.Address); ended { // it was not attached
 		s.monitors.fire(m, r, endProcess)
 	} else if local {

@@ -27,7 +27,7 @@ func (r *router) ask(ctx context.Context, pid *actor.PID, msg any) (any, error) 
 	})
 	if err != nil && !isChannelLost(err) { // lost: Detach will say why
 		if r.asks.cancel(ask) {
-			r.undeliverable(pid, msg, nil, err)
+			r.notSent(pid, msg, err)
 			return nil, err
 		}
 	}

@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -28,9 +29,19 @@ func (r *router) send(ctx context.Context, pid *actor.PID, msg any) error {
 	}
 	err := r.deliver(ctx, pid, m)
 	if err != nil {
-		r.undeliverable(pid, msg, nil, err)
+		r.notSent(pid, msg, err)
 	}
 	return err
+}
+
+// notSent makes a dead letter of a message whose sender learns err. Handles that cannot leave the
+// host stay the sender's.
+func (r *router) notSent(pid *actor.PID, msg any, err error) {
+	if errors.Is(err, ErrForeign) {
+		r.dead.record(newDeadLetter(pid, msg, nil, err))
+		return
+	}
+	r.undeliverable(pid, msg, nil, err)
 }
 
 // deliver delivers a message, bare or in its envelope, to pid. After an error the message is the
@@ -42,8 +53,8 @@ func (r *router) deliver(ctx context.Context, pid *actor.PID, message any) error
 	if r.isLocal(pid) {
 		return r.deliverLocal(ctx, pid, message)
 	}
-	if pid.Address == nameAddress {
-		target, err := r.names.resolve(ctx, pid.Id)
+	if name, ok := r.nameOf(pid); ok {
+		target, err := r.names.resolve(ctx, name)
 		if err != nil {
 			return err
 		}
@@ -59,12 +70,11 @@ func (r *router) deliver(ctx context.Context, pid *actor.PID, message any) error
 // If the master must be asked for a name, f is called when it has answered, before messages that
 // are sent to the name after this call.
 func (r *router) locate(pid *actor.PID, f func(target *actor.PID, err error)) {
-	switch {
-	case pid == nil:
+	if pid == nil {
 		f(nil, ErrNoActor)
-	case pid.Address == nameAddress:
-		r.names.locate(pid.Id, f)
-	default:
+	} else if name, ok := r.nameOf(pid); ok {
+		r.names.locate(name, f)
+	} else {
 		f(pid, nil)
 	}
 }
@@ -111,8 +121,14 @@ func (r *router) sendRemote(ctx context.Context, target *actor.PID, message any)
 	if err != nil {
 		return err
 	}
-	if err := p.canRead(actor.UnwrapEnvelopeMessage(message)); err != nil {
+	msg := actor.UnwrapEnvelopeMessage(message)
+	if err := p.canRead(msg); err != nil {
 		return err
+	}
+	if p.foreign {
+		if _, carries := msg.(HandleCarrier); carries {
+			return ErrForeign
+		}
 	}
 	fb := getFrameBuffer()
 	defer fb.free()
@@ -148,6 +164,9 @@ func (r *router) postMessage(target *actor.PID, msg any) {
 	p, err := r.peers.route(target.Address)
 	if err == nil {
 		err = p.canRead(msg)
+	}
+	if _, carries := msg.(HandleCarrier); carries && err == nil && p.foreign {
+		err = ErrForeign
 	}
 	if err == nil {
 		fb := getFrameBuffer()

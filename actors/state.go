@@ -9,6 +9,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors/internal/codec"
+	"github.com/coppice-go/coppice/actors/internal/foreign"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
@@ -41,6 +42,7 @@ type systemState struct {
 	Names    map[string]nameState
 	Monitors map[uint64]monitorState // of this process, but for those of names
 	Actors   map[string]*actorState
+	Foreign  *foreign.Saved `cbor:",omitempty"` // of the master of a cluster's host
 }
 
 // peerState is an attached process.
@@ -179,7 +181,15 @@ func (ps *peers) addState(st *systemState) (err error) {
 	newest := maps.Clone(ps.broker.newest)
 	ps.mu.RUnlock()
 	st.Peers = make(map[string]*peerState)
+	if l := ps.foreign; l != nil {
+		l.mu.Lock()
+		st.Foreign = l.rules.Save()
+		l.mu.Unlock()
+	}
 	for _, p := range ps.all() {
+		if p.lane {
+			continue // to another host: it ends
+		}
 		one := &peerState{Incarnation: p.incarnation, Lanes: make(map[string]uint64)}
 		p.mu.Lock()
 		one.Types = bytes.Clone(p.types)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/actors/internal/codec"
+	"github.com/coppice-go/coppice/actors/internal/foreign"
 )
 
 // maxSettle bounds how long Suspend waits until no message waits in a mailbox.
@@ -27,6 +28,8 @@ var maxSettle = time.Second // shorter in tests
 //   - What this image waits for ends with it: its asks, its channels of [System.Monitor], its
 //     Stops.
 //   - A change of a name that some process has not acknowledged ends.
+//   - A lane between this process and another host ends, and one to another host that is being
+//     made: what is on it gets [ErrLane]. Other processes of this host keep theirs.
 //
 // It waits for the messages in the mailboxes: under ctx, of whose time it takes half, and for a
 // second at most. Then it waits, under ctx, until each actor has handed over. It fails if one that
@@ -46,7 +49,14 @@ func (s *System) Suspend(ctx context.Context) (state []byte, err error) {
 		return nil, fmt.Errorf("actors: suspend: %w, or no master", ErrClosed)
 	}
 	for _, p := range s.peers.all() {
-		p.hold()
+		if p.lane { // to another host
+			s.peers.dropLane(p, laneReasons.Suspended)
+		} else {
+			p.hold()
+		}
+	}
+	if l := s.peers.foreign; l != nil {
+		l.step(foreign.Event{Kind: foreign.Suspended})
 	}
 	s.local.settle(ctx)
 	requests, err := s.local.hold(ctx)

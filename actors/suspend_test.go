@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -104,10 +105,10 @@ func (tree *testTree) all() (list []*treeChild) {
 // replace makes a new master from the state of the old one. spawn starts its actors.
 func (tree *testTree) replace(state []byte, spawn func(s *actors.System)) {
 	tree.t.Helper()
-	tree.Master = restore(tree.t, state)
+	tree.Master = restoreAs(tree.t, actors.Config{Address: tree.boot + "0", Host: tree.host}, state)
 	for _, m := range tree.all() {
 		m.up = &pausable{Conn: m.up.Conn, resumed: make(chan struct{})}
-		n, _ := strconv.ParseUint(m.sys.Address(), 10, 64)
+		n, _ := strconv.ParseUint(strings.TrimPrefix(m.sys.Address(), tree.boot), 10, 64)
 		tree.must(tree.Master.Attach(m.sys.Address(), n, m.up))
 	}
 	if spawn != nil {
@@ -119,7 +120,13 @@ func (tree *testTree) replace(state []byte, spawn func(s *actors.System)) {
 
 func restore(t testing.TB, state []byte) *actors.System {
 	t.Helper()
-	s, err := actors.Restore(actors.Config{Address: "0", Logger: slog.New(slog.DiscardHandler)}, state)
+	return restoreAs(t, actors.Config{Address: "0"}, state)
+}
+
+func restoreAs(t testing.TB, cfg actors.Config, state []byte) *actors.System {
+	t.Helper()
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	s, err := actors.Restore(cfg, state)
 	if err != nil {
 		t.Fatal(err)
 	}

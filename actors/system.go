@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/foreign"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 )
 
@@ -19,6 +20,10 @@ type Config struct {
 	// Address is the process's address: its ID in the tree, never used before. 1 to 255 bytes,
 	// without '@', '/', '$' and control characters. Required.
 	Address string
+	// Host is the name of this host in its cluster. Then Address is boot.id: the boot, 1 to 64
+	// letters and digits, is one that no host had before, and the master's id is 0. Empty: there is
+	// no cluster.
+	Host string
 	// Incarnation tells this process from an earlier one with the same address. Peers attach it
 	// with the same number. Frames of another incarnation are refused.
 	Incarnation uint64
@@ -50,6 +55,9 @@ func (cfg *Config) validate() error {
 	var errs []error
 	if err := checkName(cfg.Address); err != nil || len(cfg.Address) > wire.MaxAddress {
 		errs = append(errs, fmt.Errorf("Address %q: %w", cfg.Address, cmp.Or(err, ErrName)))
+	}
+	if cfg.Host != "" && (checkName(cfg.Host) != nil || foreign.Boot(cfg.Address) == "") {
+		errs = append(errs, fmt.Errorf("Host %q, of Address %q: %w, or no boot", cfg.Host, cfg.Address, ErrName))
 	}
 	if cfg.SendWait < 0 {
 		errs = append(errs, fmt.Errorf("SendWait %v: negative", cfg.SendWait))
@@ -100,7 +108,10 @@ func NewSystem(cfg Config) (*System, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	proc := &localProcess{address: cfg.Address, incarnation: cfg.Incarnation, sendWait: cfg.SendWait, log: cfg.Logger}
+	proc := &localProcess{address: cfg.Address, host: cfg.Host, incarnation: cfg.Incarnation, sendWait: cfg.SendWait, log: cfg.Logger}
+	if proc.host != "" {
+		proc.boot = foreign.Boot(cfg.Address)
+	}
 	p := &parts{localProcess: proc}
 	r := &router{p}
 	frames := &frameReader{parts: p, router: r}

@@ -49,6 +49,8 @@ func newSystem(t testing.TB, cfg actors.Config) *actors.System {
 type testTree struct {
 	Master *actors.System
 
+	host, boot string // of a host in a cluster: the addresses begin with the boot and a dot
+
 	reading sync.RWMutex // held by what comes from a child; by Suspend, until what goes on is clear
 
 	t     testing.TB
@@ -68,8 +70,17 @@ type treeChild struct {
 // newTree returns a tree with n children in the slots 0 to n-1.
 func newTree(t testing.TB, n int) *testTree {
 	t.Helper()
-	tree := &testTree{t: t, child: make(map[int]*treeChild)}
-	tree.Master = newSystem(t, actors.Config{Address: "0"})
+	return newHost(t, "", "", n)
+}
+
+// newHost returns the tree of a host in a cluster.
+func newHost(t testing.TB, host, boot string, n int) *testTree {
+	t.Helper()
+	tree := &testTree{t: t, child: make(map[int]*treeChild), host: host}
+	if host != "" {
+		tree.boot = boot + "."
+	}
+	tree.Master = newSystem(t, actors.Config{Address: tree.boot + "0", Host: host})
 	for i := range n {
 		tree.Start(i)
 	}
@@ -88,9 +99,10 @@ func (tree *testTree) Start(slot int) *actors.System {
 	tree.t.Helper()
 	tree.mu.Lock()
 	tree.last++
-	address, incarnation := strconv.Itoa(tree.last), uint64(tree.last)
+	address, incarnation := tree.boot+strconv.Itoa(tree.last), uint64(tree.last)
 	tree.mu.Unlock()
-	sys := newSystem(tree.t, actors.Config{Address: address, Incarnation: incarnation})
+	master := tree.Master.Address()
+	sys := newSystem(tree.t, actors.Config{Address: address, Incarnation: incarnation, Host: tree.host})
 	m := &treeChild{sys: sys, gone: make(chan struct{})}
 	var up sync.WaitGroup
 	up.Add(2)
@@ -118,12 +130,12 @@ func (tree *testTree) Start(slot int) *actors.System {
 		},
 		fdipc.Config{
 			Ready: func(c *fdipc.Conn) {
-				tree.must(sys.Attach("0", 0, c))
-				sys.Uplink("0")
+				tree.must(sys.Attach(master, 0, c))
+				sys.Uplink(master)
 				up.Done()
 			},
-			Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { sys.HandleFrame("0", f) },
-			Closed:  func(*fdipc.Conn, error) { sys.Detach("0", supervisor.Reason{Kind: supervisor.Killed}) },
+			Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { sys.HandleFrame(master, f) },
+			Closed:  func(*fdipc.Conn, error) { sys.Detach(master, supervisor.Reason{Kind: supervisor.Killed}) },
 		},
 	)
 	up.Wait()

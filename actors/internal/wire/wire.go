@@ -25,12 +25,12 @@ import (
 //	demonitor  data     watcher's address, ref               target: the watched actor
 //	down       data     ref, how, reason                     target: the watcher's process
 //	failed     data     error                                target: the ask
-//	lane       control  op, address ... (actors/lanes.go)    between master and child
-//	ended      control  address, reason                      from the master: a process has ended
+//	lane       control  op, address ... (actors/lanes.go)    between master and child, or gateway (actors/foreignlanes.go)
+//	ended      control  address, reason                      from the master: a process has ended; from the gateway, of another host
 //	askEnd     data     the ask's pid                        target: the process that was asked
-//	name       control  op, ref, name, pid                   child to master
+//	name       control  op, ref, name, pid                   child to master, or master to that of another host
 //	named      control  ref, what, error, pid or members     the answer
-//	changed    control  seq, name                            from the master, "" is all names; the answer: none
+//	changed    control  seq, name                            from the master, "" is all names; the answer of a child: none
 //	types      data     count, name and field names of each  what the writer can read (internal/codec)
 //
 // A stop with a ref other than 0 is a monitor too, of the incarnation that it stops.
