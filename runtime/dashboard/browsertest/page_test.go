@@ -301,6 +301,26 @@ func TestPage(t *testing.T) {
 	b.await(text("#link") + `.includes('Old data')`)
 }
 
+// TestJobs: the page shows what a pool of jobs has waiting, running and quarantined, and releases a
+// key.
+func TestJobs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	s, b := start(t, "-jobs"), open(t)
+	b.do(chromedp.Navigate(s.ops))
+	b.await(text("#jobs") + `.match(/carts\/resize\s+1 \(.*s\)\s+1\s+1\s+0\s+1\s+died 2/)`)
+	b.await(text("#runs") + `.match(/carts\/resize\/workers\/0\s+resize\s.*s\s+1\s+a.png/)`)
+	b.await(text("#keys") + `.match(/carts\/resize\s+b.png\s+2\s+0\s.* s\s+exit code 3/)`)
+	b.await(text(`#tree tr[data-name="queue"] .role`) + ` === 'actor · jobs: 1 waiting, 1 running, 1 quarantined'`)
+	b.await(text("#alerts") + `.includes('carts/resize refuses the calls of 1 key, for which workers died.')`)
+	accessible(t, b)
+	b.click(`[aria-label="Release b.png"]`, "#ask-yes")
+	b.await(text("#said") + `.includes('Release b.png: done in') && document.querySelector('#keys').parentElement.hidden`)
+	b.await(text("#events") + `.includes('actors/operate actor=carts/resize/queue do=release what=b.png')`)
+	b.clean()
+}
+
 // TestUpgrade: the page says what an upgrade would change before it asks for it, follows it over
 // the exec, and says how it ended.
 func TestUpgrade(t *testing.T) {

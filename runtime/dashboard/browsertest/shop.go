@@ -18,6 +18,7 @@ import (
 
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/dashboard"
+	"github.com/coppice-go/coppice/runtime/jobs"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -26,6 +27,7 @@ func main() {
 	workers := flag.Int("workers", 3, "workers of the pool web")
 	goroutines := flag.Bool("goroutines", false, "its workers are goroutines")
 	carts := flag.Int("actors", 3, "actors")
+	pool := flag.Bool("jobs", false, "has a pool of jobs, resize, with calls that run, wait and are quarantined")
 	spoil := flag.String("spoil", "", "while there is a `file` of this name, no worker of a later generation starts")
 	flag.Parse()
 	isolation := coppice.ProcessIsolation
@@ -35,6 +37,9 @@ func main() {
 	var actors []coppice.ChildSpec
 	for i := range *carts {
 		actors = append(actors, coppice.Actor{Name: fmt.Sprintf("cart%d", i), New: func() actor.Actor { return cart{} }})
+	}
+	if *pool {
+		actors = append(actors, jobs.Pool(jobs.Config{Pool: coppice.Pool{Name: "resize", Size: 1, Isolation: isolation, Intensity: supervisor.Intensity{Max: 100, Period: 10 * time.Second}}}, jobs.Handle("resize", resize)))
 	}
 	slow := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	coppice.Main(coppice.Config{
@@ -86,11 +91,31 @@ func mount(addr string) func(*coppice.Runtime) {
 			fmt.Fprintln(os.Stderr, err)
 			return
 		}
+		go call(rt) // until the tree ends
 		for _, l := range rt.Listeners() {
 			fmt.Printf("shop http://%s/\n", l.Addr)
 		}
 		fmt.Printf("page http://%s/ops/\n", ln.Addr())
 		go func() { _ = http.Serve(ln, mux) }() // until the program ends
+	}
+}
+
+// resize is the function of the pool of jobs: it kills its worker, or has no end.
+func resize(ctx context.Context, how string) (string, error) {
+	if how == "die" {
+		os.Exit(3)
+	}
+	<-ctx.Done()
+	return "", ctx.Err()
+}
+
+// call has a key quarantined in the pool of jobs, a call run, and another wait.
+func call(rt *coppice.Runtime) {
+	for range 2 {
+		_, _ = jobs.Start[string](context.Background(), rt, "carts/resize/resize", "die", jobs.Options{Key: "b.png"}).Wait() // there may be no such pool
+	}
+	for range 2 {
+		jobs.Start[string](context.Background(), rt, "carts/resize/resize", "wait", jobs.Options{Key: "a.png"})
 	}
 }
 

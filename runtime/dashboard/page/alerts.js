@@ -1,6 +1,7 @@
 // What is wrong, in words.
 import { age, keyOf, now, store } from './store.js';
 import { clock, plural } from './dom.js';
+import { quarantined } from './jobs.js';
 
 const ends = new Set(['exited', 'failed', 'start failed']);
 
@@ -65,6 +66,10 @@ export function alerts() {
     if (l.counts?.waiting > 0 && l.counts.queue_age_seconds > 1) {
       add('queue ' + name, true, `Connections wait at ${name} for longer than 1 s: no worker takes them.`);
     }
+  }
+  for (const p of store.jobs) {
+    const keys = quarantined(p);
+    if (keys.length) add('quarantine ' + p.pool, false, `${p.pool} refuses the calls of ${plural(keys.length, 'key')}, for which workers died.`);
   }
   const most = 10;
   if (found.length > most) found.splice(most, Infinity, { key: 'more', bad: true, text: `And ${found.length - most} more.` });

@@ -2,6 +2,7 @@
 import { byID, chip, clock, count, drawSpark, el, mark, near, percent, plural, put, rate, size, span, spark, sync } from './dom.js';
 import { age, keyOf, last, listenerKey, store } from './store.js';
 import { drawActors } from './actors.js';
+import { drawJobs } from './jobs.js';
 import { alerts, reloads, severity, upgrade } from './alerts.js';
 import { button } from './steer.js';
 
@@ -53,8 +54,9 @@ function treeRow(item) {
 function drawTreeRow(row) {
   const { node: n, process: p, key, path } = row.item;
   const budget = n.budget ? ` · ${n.budget - (n.used ?? 0)} of ${n.budget} restarts left` : '';
+  const summary = n.actor?.summary ? ` · ${n.actor.kind ? n.actor.kind + ': ' : ''}${store.actors.find((a) => a.path === path)?.summary ?? n.actor.summary}` : '';
   const size_ = n.role === 'pool' ? ` of ${plural((n.children ?? []).filter((c) => c.role === 'worker').length, 'worker')}` : '';
-  put(row.role, n.role === 'worker' ? (n.last_exit ? `before: ${n.last_exit.slice(0, 60)}` : '') : ((n.role === n.name ? '' : n.role) + size_ + budget).replace(/^ · /, ''));
+  put(row.role, n.role === 'worker' ? (n.last_exit ? `before: ${n.last_exit.slice(0, 60)}` : '') : ((n.role === n.name ? '' : n.role) + size_ + budget + summary).replace(/^ · /, ''));
   const draining = n.role === 'draining';
   chip(row.state, p?.unwell ? 'unwell' : draining ? 'draining' : p?.state ?? n.state);
   put(row.since, n.since ? span(age(n.since)) : '');
@@ -183,5 +185,6 @@ export function drawOverview() {
   store.hasActors = rows.some((r) => r.node?.actor);
   byID('actors-part').hidden = !store.hasActors;
   if (store.hasActors) drawFound();
+  drawJobs();
   drawProgress();
 }

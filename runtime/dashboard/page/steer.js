@@ -16,6 +16,7 @@ const acts = {
     },
   },
   scale: { title: (x) => `Scale ${x.pool}`, text: () => 'Workers are started, or drained and stopped, until the pool has this size.', yes: 'Scale', size: true },
+  'actors/operate': { title: (x) => `Release ${x.what}?`, text: () => 'Calls with this key run again. If they kill workers, it is quarantined again.', yes: 'Release' },
   pause: { title: (x) => `Pause ${x.listener}?`, text: () => 'New connections wait in the kernel until it is resumed; those that are open go on.', yes: 'Pause' },
   resume: { title: (x) => `Resume ${x.listener}?`, text: () => 'Its workers get connections again.', yes: 'Resume' },
   restart: { title: (x) => `Restart ${x.process}?`, text: () => 'A new one takes its place; it finishes its work and ends.', yes: 'Restart' },
@@ -83,6 +84,6 @@ export function wireDialog() {
 // the dialog begins with.
 export function button(what, params, label, size = () => undefined) {
   if (!may(what)) return '';
-  const words = { reload: 'Reload', upgrade: 'Upgrade', scale: 'Scale', pause: 'Pause', resume: 'Resume', restart: 'Restart', stop: 'Stop', kill: 'Kill' };
+  const words = { reload: 'Reload', upgrade: 'Upgrade', scale: 'Scale', pause: 'Pause', resume: 'Resume', restart: 'Restart', stop: 'Stop', kill: 'Kill', 'actors/operate': 'Release' };
   return el('button', { type: 'button', 'data-act': what, 'aria-label': label, click: () => steer(what, params, size()) }, words[what] + '…');
 }

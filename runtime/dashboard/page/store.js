@@ -8,6 +8,7 @@ export const store = {
   rows: [], // of /v1/workers
   listeners: [],
   actors: [],
+  jobs: [], // what the queues of pools of jobs show, with the pool's path
   events: [], // the latest, oldest first
   history: new Map(), // of a process or listener: {memory, cpu, rate, …}
   failed: new Map(), // why the last requests failed, by what they were for
@@ -123,6 +124,10 @@ export function follow(path, kind, after, take, heard = () => {}) {
   };
 }
 
+// jobsOf asks the queues of pools of jobs, at most 20 of them. One that does not answer has no row.
+const jobsOf = async (actors) => (await Promise.all(actors.filter((a) => a.kind === 'jobs').slice(0, 20).map((a) =>
+  ask(`actors/state?actor=${encodeURIComponent(a.path)}`).then((s) => s.value && { ...s.value, pool: a.path.replace(/\/[^/]*$/, '') }, () => null)))).filter(Boolean);
+
 // watch keeps the store up to date while the page is visible, and calls draw after each change.
 export function watch(draw) {
   let timer, treeTimer, fetching = false, stale = false, stopEvents, cursor, wanted = 0;
@@ -177,10 +182,11 @@ export function watch(draw) {
       const again = store.failed.size > 0 || Date.now() - store.fresh > 15_000;
       if (!store.about || again) { asked.push(about()); treeSoon(0); }
       const [rows, listeners, actors] = await Promise.all(asked);
+      const jobs = await jobsOf(actors);
       const at = performance.now();
       takeWorkers(rows, at);
       takeListeners(listeners, at);
-      store.actors = actors;
+      [store.actors, store.jobs] = [actors, jobs];
       if (wanted !== mine) return;
       store.failed.delete('poll');
       store.fresh = Date.now();
