@@ -14,7 +14,7 @@ import (
 )
 
 // patience bounds every wait of this package. A test that runs into it fails.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // testContext returns a context for the calls of a test. It ends with the test, or after patience.
 func testContext(t testing.TB) context.Context {

@@ -168,7 +168,7 @@ func TestFIN(t *testing.T) {
 	client, server := tcpPair(t)
 	c := p.pass(dupHandle(t, server))
 	c.Close()
-	client.SetReadDeadline(time.Now().Add(20 * time.Second))
+	client.SetReadDeadline(time.Now().Add(patience))
 	if _, err := client.Read(b); err != io.EOF {
 		t.Errorf("after Close: %v", err)
 	}
@@ -184,7 +184,7 @@ func TestFIN(t *testing.T) {
 	if _, err := f.Write([]byte("x")); err != nil {
 		t.Error(err)
 	}
-	client.SetReadDeadline(time.Now().Add(20 * time.Second))
+	client.SetReadDeadline(time.Now().Add(patience))
 	if n, err := io.ReadFull(client, b); n != 1 {
 		t.Errorf("the duplicate is dead: %v", err)
 	}

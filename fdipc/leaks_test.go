@@ -11,7 +11,7 @@ import (
 )
 
 // patience is how long wait and leaks wait for what must happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // wait receives from c. If nothing comes it fails the test and prints all goroutines.
 func wait[T any](t testing.TB, what string, c <-chan T) (v T) {

@@ -264,7 +264,7 @@ func readAll(t testing.TB, cs []*client) {
 	var wg sync.WaitGroup
 	for _, c := range cs {
 		wg.Go(func() {
-			c.conn.SetDeadline(time.Now().Add(20 * time.Second))
+			c.conn.SetDeadline(time.Now().Add(patience))
 			b, err := io.ReadAll(c.conn)
 			if err != nil && !bytes.Contains([]byte(err.Error()), []byte("reset")) {
 				t.Errorf("client: %v (settled %d times, last %v)", err, c.settled, c.outcome)

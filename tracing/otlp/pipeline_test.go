@@ -23,7 +23,7 @@ import (
 	"github.com/coppice-go/coppice/tracing/otlp/otlptest"
 )
 
-const patience = 20 * time.Second // of a test that waits for another goroutine
+const patience = time.Minute // of a test that waits for another goroutine
 
 func TestMain(m *testing.M) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {})) // absent backends are what we test
