@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,7 +67,8 @@ func init() {
 			on := func(name string, park time.Duration) coppice.ListenerSpec {
 				return coppice.ListenerSpec{Name: name, Network: "tcp", Address: "127.0.0.1:0", Park: park}
 			}
-			unix := coppice.ListenerSpec{Name: "unix", Network: "unix", Address: "@coppice-park-" + os.Getenv(servedVar)[len(os.Getenv(servedVar))-40:], Park: park}
+			own := filepath.Base(filepath.Dir(filepath.Dir(os.Getenv(servedVar)))) // the test's, and no other run's
+			unix := coppice.ListenerSpec{Name: "unix", Network: "unix", Address: "@coppice-park-" + own, Park: park}
 			cfg.Children, cfg.Load = []coppice.ChildSpec{on("http", park), unix, on("lines", park), on("tls", 0), web}, loadOrder
 			return cfg
 		}
@@ -148,7 +150,7 @@ type parkTree struct {
 
 func startParkTree(t *testing.T, name string) *parkTree {
 	t.Helper()
-	served := t.TempDir() + "/served-by-the-workers-of-this-test-"
+	served := t.TempDir() + "/served"
 	if err := os.WriteFile(served, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
