@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -83,6 +84,7 @@ var deaths = []death{
 		name: "concurrent map writes", reason: "exit code 2: fatal error: concurrent map writes", words: "fatal error: concurrent map writes",
 		dump: "goroutine ", kind: supervisor.Exited, code: 2, die: func() {
 			m := map[int]int{}
+			runtime.GOMAXPROCS(4) // on one CPU a write to a map would not be interrupted by another goroutine
 			for range 4 {
 				go func() {
 					for i := 0; ; i++ {
