@@ -20,6 +20,12 @@ func Queue(s *System, pid *actor.PID) int {
 	return 0
 }
 
+// Idle reports whether an actor has nothing to do, and no goroutine.
+func Idle(s *System, pid *actor.PID) bool {
+	_, idle := s.local.find(pid.Id).box.idle()
+	return idle
+}
+
 // Foreign returns the ids of the actors that protoactor's ctx.Spawn has made.
 func Foreign(s *System) (ids []string) {
 	for _, bucket := range s.proto.ifMade().ProcessRegistry.LocalPIDs.LocalPIDs {

@@ -114,7 +114,7 @@ func (la *localActors) inherit(inc *incarnation, from *actorState) {
 		}
 		inc.box.mu.Lock()
 		inc.box.onHold = true // until Resume: it may yet not take place
-		inc.box.pushLocked(m)
+		inc.box.pushLocked(m, false)
 	}
 }
 

@@ -76,6 +76,9 @@ func (w *wrapper) start(ctx actor.Context) {
 		w.inc.mu.Lock()
 		w.inc.started = !w.failed
 		w.inc.mu.Unlock()
+		if _, ok := w.user.(Prompt); ok {
+			w.inc.box.setPrompt()
+		}
 		close(w.inc.startDone)
 	}()
 	w.recovering(ctx, func() {
