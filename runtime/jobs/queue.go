@@ -56,11 +56,19 @@ type pendingCall struct {
 	submit *submit
 	asker  *actor.PID
 	ctx    context.Context // with the caller's span
-	span   trace.Span      // it waits in the queue
+	span   trace.Span      // it waits in the queue; nil: it does not, or nobody looks
 	worker string          // the name of the one that has it
 
 	came, handed time.Time // handed is zero while it does not run
 	run, on      int       // its last run, and the ID of the worker
+}
+
+// waited ends the span of the wait, if there is one.
+func (c *pendingCall) waited() {
+	if c.span != nil {
+		c.span.End()
+		c.span = nil
+	}
 }
 
 // wake is the timer's message.
@@ -82,6 +90,9 @@ func newQueue(cfg Config) *queueActor {
 	}
 }
 
+// Prompt is for actors.Prompt.
+func (q *queueActor) Prompt() {}
+
 // Receive is for protoactor.
 func (q *queueActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
@@ -94,9 +105,7 @@ func (q *queueActor) Receive(ctx actor.Context) {
 		q.endFigures()
 		for _, c := range q.calls {
 			c.submit.close()
-			if c.span != nil {
-				c.span.End()
-			}
+			c.waited()
 		}
 		if q.scratch != "" {
 			_ = os.RemoveAll(q.scratch) // what a worker still uses stays until the system cleans up
@@ -182,7 +191,9 @@ func (q *queueActor) submit(ctx actor.Context, m *submit) {
 	}
 	m.Options = wireOptions{Key: o.Key, Timeout: o.Timeout}
 	p := &pendingCall{submit: m, asker: ctx.Sender(), ctx: actors.Context(ctx), came: time.Now()}
-	_, p.span = tracer().Start(p.ctx, tracing.SpanQueued)
+	if trace.SpanContextFromContext(p.ctx).IsValid() {
+		_, p.span = tracer().Start(p.ctx, tracing.SpanQueued)
+	}
 	q.calls[m.ID] = p
 	q.step(rules.Event{Kind: rules.Submit, Call: c})
 }
@@ -264,10 +275,7 @@ func (q *queueActor) hand(e rules.Effect) {
 	c := q.calls[e.ID]
 	c.worker = q.workers[e.Worker]
 	c.begins(q, e)
-	if c.span != nil {
-		c.span.End()
-		c.span = nil
-	}
+	c.waited()
 	b, err := c.submit.again()
 	if err != nil {
 		q.sys.Logger().Error("jobs: an input cannot be sent", slog.String("error", err.Error()))
@@ -290,9 +298,7 @@ func (q *queueActor) reply(e rules.Effect) {
 	}
 	delete(q.calls, e.ID)
 	c.submit.close()
-	if c.span != nil {
-		c.span.End()
-	}
+	c.waited()
 	o := &outcome{What: e.Outcome, Worker: c.worker, Number: e.Deaths, Timeout: c.submit.Options.Timeout}
 	if e.Outcome == rules.Dropped {
 		q.count(o)
