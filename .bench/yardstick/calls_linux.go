@@ -25,7 +25,7 @@ var calls struct {
 	workers int
 	size    int
 	load    time.Duration
-	peer    bool
+	peer    string
 }
 
 // callSizes are the sizes of an input, with their names.
@@ -38,7 +38,7 @@ func callFlags(fs *flag.FlagSet) {
 	fs.IntVar(&calls.workers, "workers", 2, "workers")
 	fs.IntVar(&calls.size, "size", 100, "with -serve: `bytes` of an input")
 	fs.DurationVar(&calls.load, "load", time.Second, "with -serve: how long to call")
-	fs.BoolVar(&calls.peer, "peer", false, "with -serve: protoactor's remote instead of a pool of jobs")
+	fs.StringVar(&calls.peer, "peer", "", "with -serve: protoactor's \"remote\", or the \"least\", instead of a pool of jobs")
 }
 
 // callRows are calls of a function in another process or thread, by the size of the input.
@@ -70,7 +70,8 @@ func callRows() (rows []row) {
 		}
 		rows = append(rows,
 			row{"calls_coppice_" + size.name, self()},
-			row{"calls_protoactor_remote_" + size.name, self("-peer")},
+			row{"calls_protoactor_remote_" + size.name, self("-peer", "remote")},
+			row{"calls_least_" + size.name, self("-peer", "least")},
 			row{"calls_node_threads_" + size.name, script("node", "calls.js", peers.CallsNode)},
 			row{"calls_node_threads_transfer_" + size.name, script("node", "calls.js", peers.CallsNode, "transfer")},
 			row{"calls_python_pool_" + size.name, script("python3", "calls.py", peers.CallsPython)},
@@ -175,14 +176,14 @@ func tellCalls(call func(which int, b []byte) (int64, error)) {
 
 // serveCalls makes the calls of one row.
 func serveCalls() {
-	if calls.peer {
-		call, err := peers.Remote(calls.workers, os.Stderr, peerVar+"=remote")
+	if calls.peer != "" {
+		call, err := peerCalls()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "yardstick:", err)
 			os.Exit(1)
 		}
 		tellCalls(call)
-		select {} // until a signal
+		<-time.After(time.Hour) // a signal comes before
 	}
 	coppice.Main(coppice.Config{
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
@@ -194,6 +195,18 @@ func serveCalls() {
 		Children: []coppice.ChildSpec{jobs.Pool(jobs.Config{Pool: coppice.Pool{Name: "sum", Size: calls.workers}},
 			jobs.Handle("sum", func(_ context.Context, b []byte) (int64, error) { return peers.SumPages(b), nil }))},
 	})
+}
+
+// peerCalls returns what calls a worker of the peer that the flag names.
+func peerCalls() (func(which int, b []byte) (int64, error), error) {
+	if calls.peer == "remote" {
+		return peers.Remote(calls.workers, os.Stderr, peerVar+"=remote")
+	}
+	call, err := peers.Pool(calls.workers, func(remote *os.File) error {
+		_, err := startPeer("pool", remote)
+		return err
+	})
+	return func(_ int, b []byte) (int64, error) { return call(b) }, err
 }
 
 // buildScript writes a script to a file, until removeBuilt.

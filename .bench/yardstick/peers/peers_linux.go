@@ -32,7 +32,7 @@ func conn(f *os.File) (*net.UnixConn, error) {
 }
 
 // Child is the other process of a pair: "stream" reads length-prefixed messages and says how many
-// when they end, "pingpong" sends back what it reads, "handles" closes the descriptors it gets.
+// when they end, "pingpong" sends back what it reads, "pool" is a worker of [Pool], "handles" closes the descriptors it gets.
 func Child(what string, f *os.File) error {
 	if what == "handles" {
 		return takeHandles(f)
@@ -40,6 +40,9 @@ func Child(what string, f *os.File) error {
 	c, err := conn(f)
 	if err != nil {
 		return err
+	}
+	if what == "pool" {
+		return poolWorker(c)
 	}
 	if what == "pingpong" {
 		b := make([]byte, 1<<16)
