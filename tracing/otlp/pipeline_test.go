@@ -267,17 +267,21 @@ func TestStalledBackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	tracing.New(master.TracerProvider()).Accept(tracing.AcceptSpan{}).End()
-	if err := master.TracerProvider().(interface{ ForceFlush(context.Context) error }).ForceFlush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	ctx, cancel := context.WithCancel(t.Context())
+	flushed := make(chan error, 1)
+	go func() { // ends with ctx
+		flushed <- master.TracerProvider().(interface{ ForceFlush(context.Context) error }).ForceFlush(ctx)
+	}()
 	c, err := ln.Accept() // the request is under way
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 
-	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
+	if err := <-flushed; !errors.Is(err, context.Canceled) {
+		t.Errorf("ForceFlush: %v, want its context's error", err)
+	}
 	if err := master.Shutdown(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Shutdown: %v, want its context's error", err)
 	}
