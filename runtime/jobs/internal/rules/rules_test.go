@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -34,6 +35,22 @@ func TestSteps(t *testing.T) {
 			{0, Event{Kind: Join, Worker: 1}, "hand a1.1 to 1"},
 			{0, Event{Kind: Answer, Worker: 1, ID: "a1", Run: 1, OK: true}, "a1: ended, hand b1.1 to 1"},
 			{0, Event{Kind: Answer, Worker: 1, ID: "b1", Run: 1, OK: true}, "b1: ended, hand a2.1 to 1"},
+		}},
+		{"a full queue is shared by the tenants", Config{PerWorker: 1, Queue: 3}, []step{
+			{0, submit("a1", "a"), ""},
+			{0, submit("a2", "a"), ""},
+			{0, submit("a3", "a"), ""},
+			{0, submit("a4", "a"), "a4: full"},
+			{0, submit("b1", "b"), "a3: full"},
+			{0, submit("b2", "b"), "b2: full"},
+		}},
+		{"and those who wait for a place take turns", Config{PerWorker: 1, Queue: 1, Block: true}, []step{
+			{0, submit("a1", "a"), ""},
+			{0, Event{Kind: Reserve, Call: Call{ID: "a2", Tenant: "a"}}, ""},
+			{0, Event{Kind: Reserve, Call: Call{ID: "a3", Tenant: "a"}}, ""},
+			{0, Event{Kind: Reserve, Call: Call{ID: "b1", Tenant: "b"}}, ""},
+			{0, Event{Kind: Join, Worker: 1}, "hand a1.1 to 1, a2: place"},
+			{0, Event{Kind: Cancel, ID: "a2"}, "b1: place"},
 		}},
 		{"a full queue refuses", Config{PerWorker: 1, Queue: 1}, []step{{0, submit("a", ""), ""}, {0, submit("b", ""), "b: full"}}},
 		{"or has callers wait for a place, in order", Config{PerWorker: 1, Queue: 1, Block: true}, []step{
@@ -71,6 +88,40 @@ func TestSteps(t *testing.T) {
 			{0, Event{Kind: Undelivered, Worker: 1, ID: "a", Run: 1}, ""},
 			{0, Event{Kind: Join, Worker: 2}, "hand a.2 to 2"},
 			{0, Event{Kind: Death, Worker: 1}, ""},
+		}},
+		{"but not what can be handed over once", Config{PerWorker: 1, Queue: 9}, []step{
+			{0, Event{Kind: Join, Worker: 1}, ""},
+			{0, Event{Kind: Submit, Call: Call{ID: "a", Single: true}}, "hand a.1 to 1"},
+			{0, Event{Kind: Undelivered, Worker: 1, ID: "a", Run: 1}, "a: died"},
+		}},
+		{"a worker that leaves is told when it has nothing any more", Config{PerWorker: 1, Queue: 9}, []step{
+			{0, Event{Kind: Join, Worker: 1}, ""},
+			{0, submit("a", ""), "hand a.1 to 1"},
+			{0, Event{Kind: Leave, Worker: 1}, ""},
+			{0, submit("b", ""), ""},
+			{0, Event{Kind: Answer, Worker: 1, ID: "a", Run: 1, OK: true}, "1 has left, a: ended"},
+			{0, Event{Kind: Join, Worker: 2}, "hand b.1 to 2"},
+			{0, Event{Kind: Answer, Worker: 2, ID: "b", Run: 1, OK: true}, "b: ended"},
+			{0, Event{Kind: Leave, Worker: 2}, "2 has left"},
+		}},
+		{"two kills for callers that have gone are no deaths of the key, two at a deadline are", Config{PerWorker: 1, Queue: 9, Quarantine: &quarantine.Config{}}, []step{
+			{0, Event{Kind: Join, Worker: 1}, ""},
+			{0, Event{Kind: Submit, Call: Call{ID: "a", Key: "k", Grace: 1}}, "hand a.1 to 1"},
+			{0, Event{Kind: Cancel, ID: "a"}, "end the context of a.1 in 1"},
+			{1, Event{Kind: Wake}, "kill 1 for a.1"},
+			{1, Event{Kind: Death, Worker: 1}, "a: dropped"},
+			{2, Event{Kind: Join, Worker: 2}, ""},
+			{2, Event{Kind: Submit, Call: Call{ID: "b", Key: "k", Timeout: 1, Grace: 1}}, "hand b.1 to 2"},
+			{3, Event{Kind: Wake}, "end the context of b.1 in 2"},
+			{4, Event{Kind: Wake}, "kill 2 for b.1"},
+			{4, Event{Kind: Death, Worker: 2}, "b: killed"},
+			{5, Event{Kind: Join, Worker: 3}, ""},
+			{5, Event{Kind: Submit, Call: Call{ID: "c", Key: "k", Timeout: 1, Grace: 1}}, "hand c.1 to 3"},
+			{6, Event{Kind: Wake}, "end the context of c.1 in 3"},
+			{7, Event{Kind: Wake}, "kill 3 for c.1"},
+			{7, Event{Kind: Death, Worker: 3}, "c: killed"},
+			{8, Event{Kind: Join, Worker: 4}, ""},
+			{8, Event{Kind: Submit, Call: Call{ID: "d", Key: "k"}}, "d: quarantined"},
 		}},
 		{"an answer after the time is an answer, an error is not", Config{PerWorker: 2, Queue: 9}, []step{
 			{0, Event{Kind: Join, Worker: 1}, ""},
@@ -120,7 +171,14 @@ type world struct {
 	told    map[string]bool
 	runs    map[string]Effect // by id: handed, and not ended
 	reruns  map[string]int    // runs of a call
+	began   map[string]Time   // the latest run
+	soft    map[string]bool   // it was told that its time is over
+	placed  []string          // that may submit now
+	asked   map[string]Call   // that wait for a place
 	workers map[int]bool
+	used    map[int]bool    // workers that had a call
+	left    map[int]bool    // workers that have said that they leave
+	leaves  map[int]bool    // and have not been told that they have nothing
 	gone    map[string]bool // cancelled
 }
 
@@ -143,15 +201,36 @@ func (w *world) step(ev Event) {
 					beside++
 				}
 			}
-			if beside > w.cfg.PerWorker {
-				w.t.Fatalf("%v: %d in one worker", e, beside)
+			if beside > w.cfg.PerWorker || w.cfg.Once && w.used[e.Worker] || w.left[e.Worker] {
+				w.t.Fatalf("%v: %d in one worker; it had one before: %t, it has left: %t", e, beside, w.used[e.Worker], w.left[e.Worker])
 			}
+			w.used[e.Worker], w.began[e.ID], w.soft[e.ID] = true, w.now, false
 		case Soft, Kill:
 			if r, ok := w.runs[e.ID]; !ok || r.Worker != e.Worker {
 				w.t.Fatalf("%v does not run there", e)
 			}
+			if c := w.calls[e.ID]; !w.gone[e.ID] && (c.Timeout == 0 || w.now-w.began[e.ID] < c.Timeout) {
+				w.t.Fatalf("%v, after %v of %v", e, w.now-w.began[e.ID], c.Timeout)
+			}
+			w.soft[e.ID] = true
+		case Left:
+			for _, r := range w.runs {
+				if r.Worker == e.Worker {
+					w.t.Fatalf("%v, and has %v", e, r)
+				}
+			}
+			if !w.leaves[e.Worker] {
+				w.t.Fatalf("%v, and was not to", e)
+			}
+			delete(w.leaves, e.Worker)
 		case Reply:
-			if e.Outcome == Place || e.Outcome == Wait {
+			switch e.Outcome {
+			case Place:
+				w.placed = append(w.placed, e.ID)
+				continue
+			case Wait:
+				w.asked[e.ID] = w.calls[e.ID]
+				delete(w.calls, e.ID)
 				continue
 			}
 			if w.told[e.ID] || (e.Outcome == Dropped) != w.gone[e.ID] {
@@ -160,6 +239,11 @@ func (w *world) step(ev Event) {
 			w.told[e.ID] = true
 			delete(w.calls, e.ID)
 			delete(w.runs, e.ID)
+		}
+	}
+	for id, r := range w.runs {
+		if c := w.calls[id]; ev.Kind == Wake && c.Timeout > 0 && w.now-w.began[id] >= c.Timeout && !w.soft[id] && !w.gone[id] {
+			w.t.Fatalf("%v was not told that its time is over", r)
 		}
 	}
 	waits, runs, later, _ := w.s.Len(w.now)
@@ -175,6 +259,22 @@ func (w *world) step(ev Event) {
 	}
 }
 
+// submitPlaced submits the calls that have got a place.
+func (w *world) submitPlaced() {
+	for len(w.placed) > 0 {
+		id := w.placed[0]
+		w.placed = w.placed[1:]
+		if c, ok := w.asked[id]; ok {
+			delete(w.asked, id)
+			w.calls[id] = c
+			w.step(Event{Kind: Submit, Call: c})
+		}
+	}
+}
+
+// timeouts are those of the model's calls. The longest is beyond the end of time.
+var timeouts = []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond, math.MaxInt64}
+
 func sortedKeys[V any](m map[string]V) []string {
 	var keys []string
 	for k := range m {
@@ -186,7 +286,8 @@ func sortedKeys[V any](m map[string]V) []string {
 
 // TestModel plays random events: each call is told once, runs in one worker at a time, no more
 // often than it may, and never after it was cancelled; no worker has too many, and none idles while
-// calls wait. At the end all have been told.
+// calls wait; a worker that leaves gets none, and is told when it has none; no deadline is missed.
+// At the end all have been told.
 func TestModel(t *testing.T) {
 	seeds := 300
 	if testing.Short() {
@@ -194,10 +295,11 @@ func TestModel(t *testing.T) {
 	}
 	for seed := range seeds {
 		random := rand.New(rand.NewPCG(uint64(seed), 1))
-		cfg := Config{PerWorker: 1 + random.IntN(3), Queue: 1 + random.IntN(20), Block: random.IntN(2) == 0, Quarantine: &quarantine.Config{}}
+		cfg := Config{PerWorker: 1 + random.IntN(3), Queue: 1 + random.IntN(20), Block: random.IntN(2) == 0, Once: random.IntN(4) == 0, Quarantine: &quarantine.Config{}}
 		w := &world{
 			t: t, cfg: cfg, s: New(cfg), random: random, calls: map[string]Call{}, told: map[string]bool{},
-			runs: map[string]Effect{}, reruns: map[string]int{}, workers: map[int]bool{}, gone: map[string]bool{},
+			runs: map[string]Effect{}, reruns: map[string]int{}, began: map[string]Time{}, soft: map[string]bool{}, asked: map[string]Call{},
+			workers: map[int]bool{}, used: map[int]bool{}, left: map[int]bool{}, leaves: map[int]bool{}, gone: map[string]bool{},
 		}
 		next, born := 0, 0
 		pick := func(keys []string) string {
@@ -208,6 +310,7 @@ func TestModel(t *testing.T) {
 		}
 		die := func(id int) {
 			delete(w.workers, id)
+			delete(w.leaves, id)
 			for _, call := range sortedKeys(w.runs) {
 				if w.runs[call].Worker == id {
 					delete(w.runs, call)
@@ -217,17 +320,18 @@ func TestModel(t *testing.T) {
 		}
 		for range 400 {
 			w.now += Time(random.IntN(int(200 * time.Millisecond)))
-			switch random.IntN(10) {
+			switch random.IntN(13) {
 			case 0, 1, 2, 3:
 				next++
 				c := Call{
 					ID: fmt.Sprint("c", next), From: fmt.Sprint("p", random.IntN(3)), Tenant: fmt.Sprint("t", random.IntN(3)), Reruns: random.IntN(3),
-					Key: fmt.Sprint("k", random.IntN(6)), Timeout: time.Duration(random.IntN(3)) * 100 * time.Millisecond, Grace: time.Duration(random.IntN(3)-1) * 100 * time.Millisecond,
+					Key: fmt.Sprint("k", random.IntN(6)), Timeout: timeouts[random.IntN(len(timeouts))], Single: random.IntN(4) == 0, Grace: time.Duration(random.IntN(3)-1) * 100 * time.Millisecond,
 				}
-				if w.s.held() < cfg.Queue {
-					w.calls[c.ID] = c
-				}
+				w.calls[c.ID] = c
 				w.step(Event{Kind: Submit, Call: c})
+				if c, ok := w.asked[c.ID]; ok {
+					w.step(Event{Kind: Reserve, Call: c})
+				}
 			case 4:
 				if len(w.workers) < 3 {
 					born++
@@ -252,7 +356,36 @@ func TestModel(t *testing.T) {
 					w.gone[id] = true
 					w.step(Event{Kind: Cancel, ID: id})
 				}
+			case 10:
+				if id := pick(sortedKeys(w.runs)); id != "" {
+					r := w.runs[id]
+					delete(w.runs, id)
+					w.reruns[id]-- // it did not run
+					w.left[r.Worker] = true
+					w.step(Event{Kind: Undelivered, ID: id, Run: r.Run, Worker: r.Worker})
+				}
+			case 11:
+				for id := range w.workers {
+					if random.IntN(8) == 0 && !w.left[id] {
+						w.left[id], w.leaves[id] = true, true
+						w.step(Event{Kind: Leave, Worker: id})
+						break
+					}
+				}
+			case 12:
+				if from := fmt.Sprint("p", random.IntN(3)); random.IntN(8) == 0 {
+					for id, c := range w.calls {
+						w.gone[id] = w.gone[id] || c.From == from
+					}
+					for id, c := range w.asked {
+						if c.From == from {
+							delete(w.asked, id)
+						}
+					}
+					w.step(Event{Kind: Gone, From: from})
+				}
 			}
+			w.submitPlaced()
 			if at, ok := w.s.Next(); ok && at <= w.now {
 				w.step(Event{Kind: Wake})
 			}
@@ -275,9 +408,13 @@ func TestModel(t *testing.T) {
 			}
 			for id := range w.workers {
 				if x := w.s.workers[id]; x != nil && x.leaving {
+					if w.leaves[id] && len(x.calls) == 0 {
+						t.Fatalf("seed %d: worker %d was not told that it has nothing", seed, id)
+					}
 					die(id)
 				}
 			}
+			w.submitPlaced()
 		}
 	}
 }

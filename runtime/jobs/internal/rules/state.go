@@ -36,6 +36,7 @@ type Call struct {
 	Timeout               time.Duration
 	Grace                 time.Duration // below 0: its worker is never killed for it
 	Reruns                int           // how often it may run again after a death
+	Single                bool          // it cannot be handed over a second time
 }
 
 type place uint8
@@ -67,11 +68,7 @@ type workerRecord struct {
 	kept    *callRecord   // it runs no other until that one has ended
 	free    bool          // it is in State.free
 	leaving bool          // or it is being killed: it gets no more
-}
-
-type tenant struct {
-	name  string
-	calls *list.List
+	asked   bool          // it waits until it has left
 }
 
 // never is a Time that does not come.
@@ -83,16 +80,14 @@ type State struct {
 	calls   map[string]*callRecord
 	workers map[int]*workerRecord
 	free    []*workerRecord // that may have room, the one that is next first
-	tenants map[string]*tenant
-	turns   []*tenant // that have waiting calls, the one that is next first
+	waiting turns // *callRecord
 
 	alone   []*callRecord // probes that wait for a worker of their own
 	later   []*callRecord
-	blocked []Call          // callers that wait for a place, the oldest first
+	blocked turns           // Call: callers that wait for a place
 	places  map[string]Call // that are kept for a caller
 
 	table  *quarantine.State // nil: none
-	waits  int               // calls in the tenants' queues
 	budget int
 	wake   Time // no deadline is before it
 	now    Time
@@ -108,7 +103,7 @@ type Totals struct {
 // New returns the state of a pool without workers.
 func New(cfg Config) *State {
 	s := &State{
-		cfg: cfg, calls: map[string]*callRecord{}, workers: map[int]*workerRecord{}, tenants: map[string]*tenant{},
+		cfg: cfg, calls: map[string]*callRecord{}, workers: map[int]*workerRecord{},
 		places: map[string]Call{}, budget: firstBudget, wake: never,
 	}
 	if cfg.Quarantine != nil {
@@ -126,63 +121,36 @@ func (s *State) Next() (Time, bool) { return s.wake, s.wake != never }
 // Len returns how many calls wait, run, and wait to run again, and how long the oldest of those
 // that wait has done so.
 func (s *State) Len(now Time) (waits, runs, reruns int, oldest time.Duration) {
-	for _, t := range s.turns {
+	for _, t := range s.waiting.order {
 		oldest = max(oldest, now-t.calls.Front().Value.(*callRecord).since)
 	}
-	waits = s.waits + len(s.alone)
+	waits = s.waiting.n + len(s.alone)
 	return waits, len(s.calls) - waits - len(s.later), len(s.later), oldest
 }
 
 // held is what counts against the bound of the queue.
-func (s *State) held() int { return s.waits + len(s.alone) + len(s.later) + len(s.places) }
+func (s *State) held() int { return s.waiting.n + len(s.alone) + len(s.later) + len(s.places) }
 
 // wait puts a call into its tenant's queue.
 func (s *State) wait(c *callRecord, first bool) {
-	t := s.tenants[c.Tenant]
-	if t == nil {
-		t = &tenant{c.Tenant, list.New()}
-		s.tenants[c.Tenant] = t
-		s.turns = append(s.turns, t)
-	}
 	c.place, c.worker = waiting, nil
 	if first {
-		c.elem = t.calls.PushFront(c)
+		c.elem = s.waiting.pushFront(c.Tenant, c)
 	} else {
 		c.since = s.now
-		c.elem = t.calls.PushBack(c)
-	}
-	s.waits++
-}
-
-// next takes the call whose turn it is out of its queue.
-func (s *State) next() *callRecord {
-	t := s.turns[0]
-	c := t.calls.Front().Value.(*callRecord)
-	s.turns = append(s.turns[1:], t) // behind the others
-	s.unwait(c)
-	return c
-}
-
-func (s *State) unwait(c *callRecord) {
-	t := s.tenants[c.Tenant]
-	t.calls.Remove(c.elem)
-	c.elem = nil
-	s.waits--
-	if t.calls.Len() == 0 {
-		delete(s.tenants, t.name)
-		s.turns = slices.DeleteFunc(s.turns, func(o *tenant) bool { return o == t })
+		c.elem = s.waiting.push(c.Tenant, c)
 	}
 }
 
 // dispatch hands calls to workers that have room, and gives free places to those who wait for one.
 func (s *State) dispatch() {
 	s.alone = slices.DeleteFunc(s.alone, s.runAlone)
-	for s.waits > 0 {
+	for s.waiting.n > 0 {
 		w := s.room()
 		if w == nil {
 			break
 		}
-		c := s.next()
+		c := s.waiting.next().(*callRecord)
 		switch s.admit(c) {
 		case quarantine.Refuse:
 			s.Totals.Refused++
@@ -196,11 +164,8 @@ func (s *State) dispatch() {
 			s.hand(c, w)
 		}
 	}
-	for len(s.blocked) > 0 && s.held() < s.cfg.Queue {
-		c := s.blocked[0]
-		s.blocked = s.blocked[1:]
-		s.places[c.ID] = c
-		s.do = append(s.do, Effect{Kind: Reply, ID: c.ID, Outcome: Place})
+	for s.blocked.n > 0 && s.held() < s.cfg.Queue {
+		s.place(s.blocked.next().(Call))
 	}
 }
 
@@ -274,15 +239,18 @@ func (s *State) hand(c *callRecord, w *workerRecord) {
 	}
 	s.freed(w)
 	if c.Timeout > 0 {
-		s.due(c, s.now+c.Timeout)
+		s.due(c, c.Timeout)
 	}
 	s.do = append(s.do, Effect{Kind: Hand, ID: c.ID, Run: c.run, Worker: w.id})
 }
 
-// due sets the next deadline of a call.
-func (s *State) due(c *callRecord, at Time) {
-	c.at = at
-	s.wake = min(s.wake, at)
+// due sets the next deadline of a call. One beyond what a Time can tell does not come.
+func (s *State) due(c *callRecord, d time.Duration) {
+	c.at = never
+	if d < never-s.now {
+		c.at = s.now + d
+	}
+	s.wake = min(s.wake, c.at)
 }
 
 // end tells the caller what became of c, and forgets it.
@@ -306,4 +274,5 @@ func (s *State) release(c *callRecord) {
 		w.kept = nil
 	}
 	s.freed(w)
+	s.left(w)
 }

@@ -42,6 +42,7 @@ const (
 	Soft                    // end the context of ID in Worker
 	Kill                    // kill Worker, for ID
 	Reply                   // tell the caller of ID what became of it, and forget it unless Outcome is Place or Wait
+	Left                    // tell Worker, which takes no more, that it has nothing any more
 )
 
 // Outcome is what became of a call.
@@ -81,6 +82,8 @@ func (e Effect) String() string {
 		return fmt.Sprintf("kill %d for %s.%d", e.Worker, e.ID, e.Run)
 	case Reply:
 		return fmt.Sprintf("%s: %v", e.ID, e.Outcome)
+	case Left:
+		return fmt.Sprintf("%d has left", e.Worker)
 	}
 	return "?"
 }
@@ -120,6 +123,8 @@ func (s *State) Step(now Time, ev Event) []Effect {
 	case Leave:
 		if w := s.workers[ev.Worker]; w != nil {
 			s.leave(w)
+			w.asked = true
+			s.left(w)
 		}
 	case Answer, Undelivered:
 		c := s.calls[ev.ID]
@@ -148,7 +153,7 @@ func (s *State) submit(c Call) {
 	if s.calls[c.ID] != nil {
 		return
 	}
-	if !kept && s.held() >= s.cfg.Queue {
+	if !kept && s.held() >= s.cfg.Queue && !s.makeRoom(c.Tenant) {
 		s.refuse(c)
 		return
 	}
@@ -173,19 +178,45 @@ func (s *State) refuse(c Call) {
 // reserve keeps a place, now or when there is one.
 func (s *State) reserve(c Call) {
 	switch {
-	case s.held() < s.cfg.Queue && len(s.blocked) == 0:
-		s.places[c.ID] = c
-		s.do = append(s.do, Effect{Kind: Reply, ID: c.ID, Outcome: Place})
+	case s.held() < s.cfg.Queue, s.makeRoom(c.Tenant):
+		s.place(c)
 	case s.cfg.Block:
 		s.Totals.Blocked++
-		s.blocked = append(s.blocked, c)
+		s.blocked.push(c.Tenant, c)
 	default:
 		s.refuse(c)
 	}
 }
 
+// place keeps a place for a caller.
+func (s *State) place(c Call) {
+	s.places[c.ID] = c
+	s.do = append(s.do, Effect{Kind: Reply, ID: c.ID, Outcome: Place})
+}
+
+// makeRoom turns the latest call of the tenant with the most calls away, for one of a tenant that
+// has fewer. Callers that wait for their places take turns instead.
+func (s *State) makeRoom(name string) bool {
+	if s.cfg.Block {
+		return false
+	}
+	most := s.waiting.longest()
+	if most == nil || most.calls.Len() <= s.waiting.of(name)+1 {
+		return false
+	}
+	for e := most.calls.Back(); e != nil; e = e.Prev() {
+		if c := e.Value.(*callRecord); c.run == 0 { // what has run is not refused
+			s.waiting.remove(most.name, e)
+			s.Totals.Full++
+			s.end(c, Full)
+			return true
+		}
+	}
+	return false
+}
+
 func (s *State) unblock(gone func(Call) bool) {
-	s.blocked = slices.DeleteFunc(s.blocked, gone)
+	s.blocked.removeFunc(func(v any) bool { return gone(v.(Call)) })
 	for id, c := range s.places {
 		if gone(c) {
 			delete(s.places, id)
@@ -203,7 +234,7 @@ func (s *State) cancel(c *callRecord) {
 	c.canceled = true
 	switch c.place {
 	case waiting:
-		s.unwait(c)
+		s.waiting.remove(c.Tenant, c.elem)
 	case alone:
 		s.alone = slices.DeleteFunc(s.alone, func(o *callRecord) bool { return o == c })
 		s.dropped(c)
@@ -223,7 +254,7 @@ func (s *State) cancel(c *callRecord) {
 func (s *State) soft(c *callRecord) {
 	c.at = never
 	if c.Grace >= 0 {
-		s.due(c, s.now+c.Grace)
+		s.due(c, c.Grace)
 	}
 	s.do = append(s.do, Effect{Kind: Soft, ID: c.ID, Run: c.run, Worker: c.worker.id})
 }
@@ -253,15 +284,27 @@ func (s *State) answered(c *callRecord, ok bool) {
 	s.end(c, o)
 }
 
+// left says so of a worker that has asked, and has nothing any more.
+func (s *State) left(w *workerRecord) {
+	if w.asked && len(w.calls) == 0 {
+		w.asked = false
+		s.do = append(s.do, Effect{Kind: Left, Worker: w.id})
+	}
+}
+
 func (s *State) undelivered(c *callRecord) {
 	s.leave(c.worker)
 	s.dropped(c)
 	s.release(c)
-	if c.canceled {
+	switch {
+	case c.canceled:
 		s.end(c, Dropped)
-		return
+	case c.Single:
+		s.Totals.Died++
+		s.end(c, Died)
+	default:
+		s.wait(c, true)
 	}
-	s.wait(c, true)
 }
 
 func (s *State) dropped(c *callRecord) {
@@ -273,11 +316,14 @@ func (s *State) dropped(c *callRecord) {
 // died ends what a dead worker had, or has it run again.
 func (s *State) died(w *workerRecord, reason string, blame bool) {
 	s.leave(w)
+	w.asked = false
 	delete(s.workers, w.id)
 	calls := slices.Clone(w.calls)
 	guilty := calls
-	if culprits := slices.DeleteFunc(slices.Clone(calls), func(c *callRecord) bool { return !c.killing }); len(culprits) > 0 {
-		guilty, blame = culprits, true
+	if slices.ContainsFunc(calls, func(c *callRecord) bool { return c.killing }) {
+		// A kill because the caller has gone says nothing of the key, unless it was a probe.
+		guilty = slices.DeleteFunc(slices.Clone(calls), func(c *callRecord) bool { return !c.killing || !c.expired && !s.quarantined(c) })
+		blame = len(guilty) > 0
 	}
 	var keys []string
 	for _, c := range calls {
@@ -304,7 +350,7 @@ func (s *State) died(w *workerRecord, reason string, blame bool) {
 			s.Totals.Reruns++
 			c.place = later
 			s.later = append(s.later, c)
-			s.due(c, s.now+min(firstBackoff<<(min(c.deaths, 8)-1), maxBackoff))
+			s.due(c, min(firstBackoff<<(min(c.deaths, 8)-1), maxBackoff))
 		default:
 			s.Totals.Died++
 			s.end(c, Died)
@@ -328,7 +374,7 @@ func (s *State) deadlines() {
 	for _, c := range again {
 		if c.at > s.now {
 			s.later = append(s.later, c)
-			s.due(c, c.at)
+			s.wake = min(s.wake, c.at)
 		} else {
 			s.wait(c, false)
 		}
@@ -337,7 +383,7 @@ func (s *State) deadlines() {
 		switch {
 		case c.place != running || c.at == never:
 		case c.at > s.now:
-			s.due(c, c.at)
+			s.wake = min(s.wake, c.at)
 		case c.expired || c.canceled:
 			c.at, c.killing = never, true
 			s.leave(c.worker)
@@ -356,10 +402,8 @@ func (s *State) sorted() []*callRecord {
 		all = append(all, w.calls...)
 	}
 	slices.SortStableFunc(all, func(a, b *callRecord) int { return a.worker.id - b.worker.id })
-	for _, t := range s.turns {
-		for e := t.calls.Front(); e != nil; e = e.Next() {
-			all = append(all, e.Value.(*callRecord))
-		}
+	for v := range s.waiting.all() {
+		all = append(all, v.(*callRecord))
 	}
 	return slices.Concat(all, s.alone, s.later)
 }
