@@ -139,9 +139,15 @@ type caller struct {
 // ask submits the call, if need be after it has waited for a place in the queue.
 func (s *caller) ask(b *body) (*outcome, error) {
 	place := b.hasOwn() // its handles go once
+	submitted := false
+	defer func() {
+		if place && !submitted {
+			s.cancel()
+		}
+	}()
 	for {
 		if place {
-			o, err := actors.Ask[*outcome](s.ctx, s.sys, s.queue, reserve{s.m.ID, s.m.From})
+			o, err := actors.Ask[*outcome](s.ctx, s.sys, s.queue, reserve{s.m.ID, s.m.From, s.options.Tenant})
 			if err != nil {
 				return nil, s.failed(err)
 			}
@@ -161,6 +167,7 @@ func (s *caller) ask(b *body) (*outcome, error) {
 		if err != nil {
 			return nil, s.failed(err)
 		}
+		submitted = true
 		if o.What != rules.Wait {
 			return o, nil
 		}
@@ -171,11 +178,16 @@ func (s *caller) ask(b *body) (*outcome, error) {
 // failed returns the error of a call that was not answered by the queue.
 func (s *caller) failed(err error) error {
 	if s.ctx.Err() != nil {
-		// On an error the queue has ended, and the call with it.
-		_ = s.sys.Send(context.WithoutCancel(s.ctx), s.queue, cancel{s.m.ID})
+		s.cancel()
 		return &CanceledError{context.Cause(s.ctx)}
 	}
 	return &GoneError{s.pool, err}
+}
+
+// cancel tells the queue that the call, or its place, is not wanted any more. On an error the queue
+// has ended, and the call with it.
+func (s *caller) cancel() {
+	_ = s.sys.Send(context.WithoutCancel(s.ctx), s.queue, cancel{s.m.ID})
 }
 
 // err returns what became of the call, if that is not an answer.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -70,6 +71,15 @@ func obey(ctx context.Context, o order) (report, error) {
 		if o.Do == "report and hang" {
 			select {}
 		}
+	case "wait once":
+		if r.Attempt > 1 {
+			break
+		}
+		if err := jobs.Report(ctx, 0); err != nil {
+			return r, err
+		}
+		<-ctx.Done()
+		return r, context.Cause(ctx)
 	case "wait for the test":
 		<-testOver
 	case "note":
@@ -114,6 +124,14 @@ func pool(cfg jobs.Config) coppice.ChildSpec {
 		jobs.Handle("bytes", func(_ context.Context, b []byte) ([]byte, error) { return b, nil }),
 		jobs.Handle("file", func(_ context.Context, f *os.File) (*os.File, error) {
 			_, err := f.WriteAt([]byte("written"), 0)
+			return f, err
+		}),
+		jobs.Handle("conn", func(_ context.Context, c net.Conn) (string, error) { return "", c.Close() }),
+		jobs.Handle("closed", func(_ context.Context, name string) (*os.File, error) {
+			f, err := os.Open(name)
+			if err == nil {
+				f.Close()
+			}
 			return f, err
 		}),
 	)

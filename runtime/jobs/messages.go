@@ -18,7 +18,7 @@ type (
 		body
 	}
 	// reserve asks for a place in the queue.
-	reserve struct{ ID, From string }
+	reserve struct{ ID, From, Tenant string }
 	// cancel says that the caller no longer waits.
 	cancel struct{ ID string }
 	// outcome is what became of a call.
@@ -41,11 +41,13 @@ type (
 	}
 	// welcome has the number of the queue's life, which is in all that a worker says of calls.
 	welcome struct{ Life int64 }
-	// leave says that a worker takes no more calls.
+	// leave says that a worker takes no more calls. It is answered with a left, when none is on its
+	// way to the worker, and the queue has all of its answers.
 	leave struct {
 		Life int64
 		ID   int
 	}
+	left struct{}
 	// run is a call that is handed to a worker.
 	run struct {
 		Life     int64
@@ -72,7 +74,9 @@ type (
 	}
 	// progress is on its way from a run to its caller.
 	progress struct {
-		ID string
+		Life int64
+		ID   string
+		Run  int
 		body
 	}
 	// statusRequest asks for a Status.
@@ -108,6 +112,7 @@ func init() {
 	actors.RegisterType[joining]("coppice.jobs.joining")
 	actors.RegisterType[welcome]("coppice.jobs.welcome")
 	actors.RegisterType[leave]("coppice.jobs.leave")
+	actors.RegisterType[left]("coppice.jobs.left")
 	actors.RegisterType[*run]("coppice.jobs.run")
 	actors.RegisterType[soft]("coppice.jobs.soft")
 	actors.RegisterType[*answer]("coppice.jobs.answer")

@@ -41,6 +41,7 @@ type queueActor struct {
 	calls   map[string]*pendingCall
 	askers  map[string]*actor.PID // of those who wait for a place
 	workers map[int]string        // names
+	leaving map[int]*actor.PID    // workers that wait until they have left, and whom to tell
 	callers map[string]bool       // addresses of processes that are monitored
 	timer   *time.Timer
 	at      rules.Time // when the timer fires; 0 = it does not run
@@ -79,11 +80,12 @@ type undelivered struct {
 	id     string
 	run    int
 	worker int
+	err    error
 }
 
 func newQueue(cfg Config) *queueActor {
 	return &queueActor{
-		cfg: cfg, calls: map[string]*pendingCall{}, askers: map[string]*actor.PID{}, workers: map[int]string{}, callers: map[string]bool{},
+		cfg: cfg, calls: map[string]*pendingCall{}, askers: map[string]*actor.PID{}, workers: map[int]string{}, leaving: map[int]*actor.PID{}, callers: map[string]bool{},
 		rules: rules.New(rules.Config{
 			PerWorker: cfg.PerWorker, Queue: cfg.Queue, Block: cfg.Block, Once: cfg.Fresh, Quarantine: cfg.Poison.rules(),
 		}),
@@ -115,7 +117,7 @@ func (q *queueActor) Receive(ctx actor.Context) {
 	case reserve:
 		q.watch(ctx, m.From)
 		q.askers[m.ID] = ctx.Sender()
-		q.step(rules.Event{Kind: rules.Reserve, Call: rules.Call{ID: m.ID, From: m.From}})
+		q.step(rules.Event{Kind: rules.Reserve, Call: rules.Call{ID: m.ID, From: m.From, Tenant: m.Tenant}})
 	case cancel:
 		delete(q.askers, m.ID)
 		q.step(rules.Event{Kind: rules.Cancel, ID: m.ID})
@@ -125,9 +127,12 @@ func (q *queueActor) Receive(ctx actor.Context) {
 		q.step(rules.Event{Kind: rules.Join, Worker: m.ID})
 		q.watch(ctx, strconv.Itoa(m.ID))
 	case leave:
-		if m.Life == q.life {
-			q.step(rules.Event{Kind: rules.Leave, Worker: m.ID})
+		if m.Life != q.life || q.workers[m.ID] == "" {
+			q.send(context.Background(), ctx.Sender(), left{}, false, nil) // it has nothing of this queue
+			return
 		}
+		q.leaving[m.ID] = ctx.Sender()
+		q.step(rules.Event{Kind: rules.Leave, Worker: m.ID})
 	case *answer:
 		if m.Life != q.life {
 			m.close()
@@ -138,13 +143,13 @@ func (q *queueActor) Receive(ctx actor.Context) {
 		q.answer = nil
 		m.close() // unless the caller got it
 	case *progress:
-		if c := q.calls[m.ID]; c != nil && c.submit.Progress != "" {
+		if c := q.calls[m.ID]; c != nil && c.submit.Progress != "" && m.Life == q.life && m.Run == c.run {
 			q.send(context.Background(), actor.NewPID(c.submit.From, c.submit.Progress), m, m.handles != nil, nil)
 		}
 	case *actors.Down:
 		q.down(m)
 	case undelivered:
-		q.step(rules.Event{Kind: rules.Undelivered, ID: m.id, Run: m.run, Worker: m.worker})
+		q.undelivered(m)
 	case wake:
 		q.at = 0
 		q.step(rules.Event{Kind: rules.Wake})
@@ -174,18 +179,18 @@ func (q *queueActor) start(ctx actor.Context) {
 
 func (q *queueActor) submit(ctx actor.Context, m *submit) {
 	if m.size() > q.cfg.MaxBytes {
-		m.close()
+		q.refused(m)
 		ctx.Respond(q.count(&outcome{Answer: isTooLarge, Number: m.size(), Max: q.cfg.MaxBytes}))
 		return
 	}
 	o := m.Options.options().with(q.cfg.Defaults)
 	if o.Idempotent && m.hasOwn() {
-		m.close()
+		q.refused(m)
 		ctx.Respond(q.count(&outcome{Answer: isRefusal, Text: "an input with handles moves to the worker that runs it: the call cannot run again, so it is not idempotent"}))
 		return
 	}
 	q.watch(ctx, m.From)
-	c := rules.Call{ID: m.ID, From: m.From, Tenant: o.Tenant, Key: o.Key, Timeout: o.Timeout, Grace: o.Grace}
+	c := rules.Call{ID: m.ID, From: m.From, Tenant: o.Tenant, Key: o.Key, Timeout: o.Timeout, Grace: o.Grace, Single: m.hasOwn()}
 	if o.Idempotent {
 		c.Reruns = o.Retries
 	}
@@ -196,6 +201,12 @@ func (q *queueActor) submit(ctx actor.Context, m *submit) {
 	}
 	q.calls[m.ID] = p
 	q.step(rules.Event{Kind: rules.Submit, Call: c})
+}
+
+// refused closes what a call has that is refused at once, and gives its place up.
+func (q *queueActor) refused(m *submit) {
+	m.close()
+	q.step(rules.Event{Kind: rules.Cancel, ID: m.ID})
 }
 
 // watch has the queue told when a process ends. The master's end is the queue's own.
@@ -218,8 +229,31 @@ func (q *queueActor) down(m *actors.Down) {
 	q.step(rules.Event{Kind: rules.Death, Worker: id, Reason: m.Reason.String(), Blame: ofItself(m.Reason)})
 	q.death = nil
 	delete(q.workers, id)
+	delete(q.leaving, id)
 	if q.scratch != "" {
 		go func() { _ = os.RemoveAll(filepath.Join(q.scratch, address)) }() // ends by itself; the queue's end removes what it leaves
+	}
+}
+
+// undelivered is about a run that did not reach its worker: because the worker has ended, or reads
+// nothing, or since its input cannot be sent to any.
+func (q *queueActor) undelivered(m undelivered) {
+	ev := rules.Event{Kind: rules.Undelivered, ID: m.id, Run: m.run, Worker: m.worker}
+	switch {
+	case errors.Is(m.err, actors.ErrDown), errors.Is(m.err, actors.ErrNoActor):
+	case errors.Is(m.err, context.DeadlineExceeded), errors.Is(m.err, actors.ErrBusy):
+		q.kill(m.worker, coppice.KilledHung)
+	default:
+		q.answer = &answer{Kind: isRefusal, Text: m.err.Error()}
+		ev.Kind = rules.Answer
+	}
+	q.step(ev)
+	q.answer = nil
+}
+
+func (q *queueActor) kill(worker int, why coppice.KillReason) {
+	if err := q.rt.KillWorker(worker, why); err != nil && !errors.Is(err, coppice.ErrNoChild) {
+		q.sys.Logger().Error("jobs: a worker cannot be killed", slog.Int("id", worker), slog.Any("error", err))
 	}
 }
 
@@ -251,11 +285,12 @@ func (q *queueActor) step(ev rules.Event) {
 		case rules.Soft:
 			q.send(context.Background(), serverPID(e.Worker), soft{e.ID, e.Run}, false, nil)
 		case rules.Kill:
-			if err := q.rt.KillWorker(e.Worker, coppice.KilledCall); err != nil && !errors.Is(err, coppice.ErrNoChild) {
-				q.sys.Logger().Error("jobs: a worker cannot be killed", slog.Int("id", e.Worker), slog.Any("error", err))
-			}
+			q.kill(e.Worker, coppice.KilledCall)
 		case rules.Reply:
 			q.reply(e)
+		case rules.Left:
+			q.send(context.Background(), q.leaving[e.Worker], left{}, false, nil)
+			delete(q.leaving, e.Worker)
 		}
 	}
 	at, ok := q.rules.Next()
@@ -276,14 +311,16 @@ func (q *queueActor) hand(e rules.Effect) {
 	c.worker = q.workers[e.Worker]
 	c.begins(q, e)
 	c.waited()
+	failed := func(err error) {
+		_ = q.sys.Send(context.Background(), q.self, undelivered{e.ID, e.Run, e.Worker, err}) // on an error the queue has ended
+	}
 	b, err := c.submit.again()
 	if err != nil {
-		q.sys.Logger().Error("jobs: an input cannot be sent", slog.String("error", err.Error()))
+		failed(err)
+		return
 	}
 	m := &run{Life: q.life, ID: e.ID, Func: c.submit.Func, Run: e.Run, Scratch: q.scratch, body: b}
-	q.send(c.ctx, serverPID(e.Worker), m, b.handles != nil, func() {
-		_ = q.sys.Send(context.Background(), q.self, undelivered{e.ID, e.Run, e.Worker}) // on an error the queue has ended
-	})
+	q.send(c.ctx, serverPID(e.Worker), m, b.handles != nil, failed)
 }
 
 // reply tells the caller.
@@ -313,6 +350,10 @@ func (q *queueActor) reply(e rules.Effect) {
 			o.Number, o.Text, o.Timeout = entry.Deaths, entry.Reason, max(0, entry.Next-time.Since(q.began))
 		}
 	case rules.Died, rules.Killed:
+		if q.death == nil {
+			o.Text = "it had ended before the call reached it, and the input's handles with it"
+			break
+		}
 		o.Text = q.death.Reason.String()
 		if exit, ok := errors.AsType[*coppice.Exit](q.death.Reason.Err()); ok {
 			o.Exit, _ = encoding.Marshal(exit) // but for Lost, which the text has
@@ -338,7 +379,7 @@ var atOnce = func() context.Context {
 // send sends m with the span of ctx, and does not wait: what does not go at once, or has handles,
 // goes by a goroutine, which ends within replyWait. failed is called by any goroutine; nil = it
 // does not matter.
-func (q *queueActor) send(ctx context.Context, pid *actor.PID, m any, handles bool, failed func()) {
+func (q *queueActor) send(ctx context.Context, pid *actor.PID, m any, handles bool, failed func(error)) {
 	if !handles {
 		now := atOnce
 		if s := trace.SpanFromContext(ctx); s.SpanContext().IsValid() {
@@ -350,7 +391,7 @@ func (q *queueActor) send(ctx context.Context, pid *actor.PID, m any, handles bo
 			return
 		case !errors.Is(err, context.Canceled) && !errors.Is(err, actors.ErrBusy) && !errors.Is(err, actors.ErrFull):
 			if failed != nil {
-				failed()
+				failed(err)
 			}
 			return
 		}
@@ -360,7 +401,7 @@ func (q *queueActor) send(ctx context.Context, pid *actor.PID, m any, handles bo
 		ctx, cancel := context.WithTimeout(ctx, replyWait)
 		defer cancel()
 		if err := sys.Send(ctx, pid, m); err != nil && failed != nil {
-			failed()
+			failed(err)
 		}
 	}()
 }

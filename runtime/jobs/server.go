@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,10 +47,16 @@ type runs struct {
 	mu      sync.Mutex
 	welcome welcome
 	live    map[soft]context.CancelCauseFunc
-	early   map[soft]bool // softs that came before their runs, which may be on their way
+	early   []soft // that came before their runs, which may be on their way; the oldest first
 	wait    sync.WaitGroup
-	once    chan struct{} // closed when a Fresh worker has had its call
+	cut     bool // a run has no answer, because this worker has to end
+
+	had    chan struct{} // closed when a Fresh worker has had its call
+	setHad func()
 }
+
+// maxEarly bounds runs.early.
+const maxEarly = 64
 
 // Why the context of a call ends. context.Cause tells.
 var (
@@ -61,8 +69,13 @@ var (
 func (s *server) serve(ctx context.Context, w *coppice.Worker) error {
 	sys := w.System()
 	pool := path.Dir(path.Dir(w.Name()))
-	r := &runs{server: s, w: w, queue: w.Lookup(pool + "/" + queueName), live: map[soft]context.CancelCauseFunc{}, early: map[soft]bool{}, once: make(chan struct{})}
+	r := &runs{server: s, w: w, queue: w.Lookup(pool + "/" + queueName), live: map[soft]context.CancelCauseFunc{}, had: make(chan struct{})}
+	r.setHad = sync.OnceFunc(func() { close(r.had) })
 	if _, err := sys.Spawn(ctx, serverName, func() actor.Actor { return r }); err != nil {
+		return err
+	}
+	// First, so that a call that kills it at once is no failed start.
+	if err := w.Ready(); err != nil {
 		return err
 	}
 	for {
@@ -73,16 +86,18 @@ func (s *server) serve(ctx context.Context, w *coppice.Worker) error {
 			}
 			return err
 		}
-		if err := w.Ready(); err != nil {
-			return err
-		}
 		select {
 		case <-monitor.C: // a new one comes; the callers of what runs here have their errors
 			if !r.end(errQueue, time.After(time.Second)) {
 				return fmt.Errorf("%w, and a call of it did not", errQueue)
 			}
-			continue
-		case <-r.once:
+			select {
+			case <-r.had:
+				return nil
+			default:
+				continue
+			}
+		case <-r.had:
 		case <-ctx.Done():
 		}
 		monitor.Cancel()
@@ -94,7 +109,8 @@ func (s *server) serve(ctx context.Context, w *coppice.Worker) error {
 func (r *runs) join(ctx context.Context) (*actors.Monitor, error) {
 	for {
 		monitor := r.w.System().Monitor(r.queue)
-		answer, err := actors.Ask[welcome](ctx, r.w.System(), r.queue, joining{r.w.ID(), r.w.Name()})
+		// Not ended by ctx: who has joined must leave.
+		answer, err := actors.Ask[welcome](r.w.WorkContext(), r.w.System(), r.queue, joining{r.w.ID(), r.w.Name()})
 		if err == nil {
 			r.mu.Lock()
 			r.welcome = answer
@@ -110,15 +126,37 @@ func (r *runs) join(ctx context.Context) (*actors.Monitor, error) {
 	}
 }
 
-// drain tells the queue that this worker takes no more, and waits for what runs.
+// drain tells the queue that this worker takes no more, and waits until the queue has the answers
+// of all that it has handed over, or for what runs if there is no queue any more.
 func (r *runs) drain() error {
-	_ = r.w.System().Send(r.w.WorkContext(), r.queue, leave{r.welcome.Life, r.w.ID()}) // on an error the master is gone
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	over := make(chan struct{})
+	go func() { // ends with the queue's answer, or with what runs
+		defer close(over)
+		if _, err := actors.Ask[left](ctx, r.w.System(), r.queue, leave{r.welcome.Life, r.w.ID()}); err != nil {
+			r.wait.Wait()
+		}
+	}()
 	select {
-	case <-r.ended():
+	case <-over:
+		return nil
 	case <-r.w.WorkContext().Done():
-		r.end(errDraining, time.After(r.cfg.Shutdown/20+100*time.Millisecond))
+	}
+	limit := time.After(r.cfg.Shutdown/20 + 100*time.Millisecond)
+	if r.end(errDraining, limit) && !r.hasCut() {
+		select {
+		case <-over:
+		case <-limit:
+		}
 	}
 	return nil
+}
+
+func (r *runs) hasCut() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cut
 }
 
 // ended returns a channel that is closed when nothing runs.
@@ -156,9 +194,12 @@ func (r *runs) Receive(ctx actor.Context) {
 		defer r.mu.Unlock()
 		if cancel := r.live[m]; cancel != nil {
 			cancel(errOver)
-		} else if len(r.early) < 64 {
-			r.early[m] = true
+			return
 		}
+		if len(r.early) == maxEarly {
+			r.early = r.early[1:]
+		}
+		r.early = append(r.early, m)
 	}
 }
 
@@ -173,8 +214,8 @@ func (r *runs) begin(ctx actor.Context, m *run) {
 	}
 	c, cancel := context.WithCancelCause(r.w.WorkContext())
 	r.live[key] = cancel
-	if r.early[key] {
-		delete(r.early, key)
+	if i := slices.Index(r.early, key); i >= 0 {
+		r.early = slices.Delete(r.early, i, i+1)
 		cancel(errOver)
 	}
 	caller := actors.Context(ctx)
@@ -184,15 +225,20 @@ func (r *runs) begin(ctx actor.Context, m *run) {
 		growStack()
 		a := r.run(c, caller, m)
 		a.Life, a.ID, a.Run, a.Worker = m.Life, m.ID, m.Run, r.w.ID()
+		why := context.Cause(c)
+		// An error then is not the function's: the end of this worker tells what became of the call.
+		cut := a.Kind == isError && why != nil && why != errOver && why != errQueue
 		r.mu.Lock()
 		delete(r.live, key)
-		clear(r.early)
+		r.cut = r.cut || cut
 		r.mu.Unlock()
 		cancel(nil)
 		r.w.CountRequests(1)
-		_ = r.w.System().Send(context.Background(), r.queue, a) // on an error the queue has ended, and the caller has its error
+		if !cut {
+			r.answer(a)
+		}
 		if r.cfg.Fresh {
-			close(r.once)
+			r.setHad()
 		}
 	}()
 }
@@ -206,11 +252,21 @@ func growStack() {
 	goruntime.KeepAlive(&room)
 }
 
+// answer sends an answer. If it cannot be sent, as with a file that is closed, the caller hears why.
+func (r *runs) answer(a *answer) {
+	err := r.w.System().Send(context.Background(), r.queue, a)
+	if err == nil || errors.Is(err, actors.ErrDown) || errors.Is(err, actors.ErrNoActor) { // the caller has its error
+		return
+	}
+	refusal := &answer{Life: a.Life, ID: a.ID, Run: a.Run, Worker: a.Worker, Kind: isRefusal, Text: "the answer: " + err.Error()}
+	_ = r.w.System().Send(context.Background(), r.queue, refusal) // on an error the queue has ended
+}
+
 // callState is what the functions of this package find in the context of a call.
 type callState struct {
-	id, scratch string
-	run         int
-	report      func(id string, b body) error
+	scratch string
+	run     int
+	report  func(b body) error
 }
 
 type callKey struct{}
@@ -222,9 +278,11 @@ func (r *runs) run(ctx, caller context.Context, m *run) (a *answer) {
 	if !ok {
 		return &answer{Kind: isRefusal, Text: fmt.Sprintf("the pool has no function %q", m.Func)}
 	}
-	state := &callState{id: m.ID, run: m.Run, report: r.report}
+	state := &callState{run: m.Run, report: func(b body) error {
+		return r.w.System().Send(context.Background(), r.queue, &progress{Life: m.Life, ID: m.ID, Run: m.Run, body: b})
+	}}
 	if m.Scratch != "" {
-		state.scratch = filepath.Join(m.Scratch, strconv.Itoa(r.w.ID()), path.Base(m.ID)+"."+strconv.Itoa(m.Run))
+		state.scratch = filepath.Join(m.Scratch, strconv.Itoa(r.w.ID()), strings.ReplaceAll(m.ID, "/", "-")+"."+strconv.Itoa(m.Run))
 		if err := os.MkdirAll(state.scratch, 0o700); err != nil {
 			return &answer{Kind: isRefusal, Text: err.Error()}
 		}
@@ -245,10 +303,6 @@ func (r *runs) run(ctx, caller context.Context, m *run) (a *answer) {
 		return &answer{Kind: isError, Text: supervisor.Cut(err.Error())}
 	}
 	return &answer{body: out}
-}
-
-func (r *runs) report(id string, b body) error {
-	return r.w.System().Send(context.Background(), r.queue, &progress{ID: id, body: b})
 }
 
 // Scratch returns the directory of the call that ctx is of; "" if Config.Scratch is not set. It is
@@ -283,5 +337,5 @@ func Report[T any](ctx context.Context, v T) error {
 	if err != nil {
 		return &RefusedError{err.Error()}
 	}
-	return s.report(s.id, b)
+	return s.report(b)
 }

@@ -80,7 +80,7 @@ type State struct {
 	calls   map[string]*callRecord
 	workers map[int]*workerRecord
 	free    []*workerRecord // that may have room, the one that is next first
-	waiting turns // *callRecord
+	waiting turns           // *callRecord
 
 	alone   []*callRecord // probes that wait for a worker of their own
 	later   []*callRecord
