@@ -25,8 +25,9 @@ type Config struct {
 	// never refused.
 	Queue int
 
-	// Block makes callers wait for room in the queue, in the order in which they came. Otherwise a
-	// call that finds it full ends with a [FullError].
+	// Block makes callers wait for room in the queue, tenants in turn. Otherwise a call that finds it
+	// full ends with a [FullError], or has another end with it: the latest of the tenant with the
+	// most calls there, if the call's own has fewer.
 	Block bool
 
 	// MaxBytes bounds an input and an answer, encoded; zero = 64 MiB. Beyond it is a

@@ -227,7 +227,7 @@ func (r *runs) begin(ctx actor.Context, m *run) {
 		a.Life, a.ID, a.Run, a.Worker = m.Life, m.ID, m.Run, r.w.ID()
 		why := context.Cause(c)
 		// An error then is not the function's: the end of this worker tells what became of the call.
-		cut := a.Kind == isError && why != nil && why != errOver && why != errQueue
+		cut := a.Kind == isError && why != nil && !errors.Is(why, errOver) && !errors.Is(why, errQueue)
 		r.mu.Lock()
 		delete(r.live, key)
 		r.cut = r.cut || cut
@@ -262,6 +262,11 @@ func (r *runs) answer(a *answer) {
 	_ = r.w.System().Send(context.Background(), r.queue, refusal) // on an error the queue has ended
 }
 
+// dir returns the name of the run's directory, which no other run has.
+func (m *run) dir() string {
+	return strings.ReplaceAll(m.ID, "/", "-") + "." + strconv.Itoa(m.Run)
+}
+
 // callState is what the functions of this package find in the context of a call.
 type callState struct {
 	scratch string
@@ -282,7 +287,7 @@ func (r *runs) run(ctx, caller context.Context, m *run) (a *answer) {
 		return r.w.System().Send(context.Background(), r.queue, &progress{Life: m.Life, ID: m.ID, Run: m.Run, body: b})
 	}}
 	if m.Scratch != "" {
-		state.scratch = filepath.Join(m.Scratch, strconv.Itoa(r.w.ID()), strings.ReplaceAll(m.ID, "/", "-")+"."+strconv.Itoa(m.Run))
+		state.scratch = filepath.Join(m.Scratch, strconv.Itoa(r.w.ID()), m.dir())
 		if err := os.MkdirAll(state.scratch, 0o700); err != nil {
 			return &answer{Kind: isRefusal, Text: err.Error()}
 		}

@@ -224,11 +224,11 @@ func (w *world) step(ev Event) {
 			}
 			delete(w.leaves, e.Worker)
 		case Reply:
-			switch e.Outcome {
-			case Place:
+			if e.Outcome == Place {
 				w.placed = append(w.placed, e.ID)
 				continue
-			case Wait:
+			}
+			if e.Outcome == Wait {
 				w.asked[e.ID] = w.calls[e.ID]
 				delete(w.calls, e.ID)
 				continue
