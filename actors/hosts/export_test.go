@@ -1,0 +1,32 @@
+package hosts
+
+import (
+	"time"
+
+	"github.com/coppice-go/coppice/actors/hosts/internal/lease"
+)
+
+// NewNamesByTime is NewNames by the clock of package time, for tests with virtual time.
+func NewNamesByTime(e Engine, cfg NamesConfig) (*Names, error) {
+	begun := time.Now()
+	now := func() lease.Time { return lease.Time(time.Since(begun)) + 1 }
+	return newNames(e, cfg, clock{now: now, alarm: func(ring func()) (alarm, error) { return newTimeAlarm(now, ring), nil }})
+}
+
+// BlockLoop keeps the loop from doing anything until release is closed.
+func (n *Names) BlockLoop(release <-chan struct{}) { n.post(func() { <-release }) }
+
+// NewBootAlarm is that of the system.
+func NewBootAlarm(ring func()) (set func(after time.Duration), stop func(), err error) {
+	a, err := newBootAlarm(ring)
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(after time.Duration) {
+		if after < 0 {
+			a.set(0)
+			return
+		}
+		a.set(boottime() + lease.Time(after))
+	}, a.stop, nil
+}
