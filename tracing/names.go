@@ -61,9 +61,11 @@ const (
 
 // Names of span events. All are ours.
 const (
-	EventExit  = "exit"  // on restart: the child ended
+	EventExit  = "exit"  // on restart: the child ended; on queued and call: the worker that had the call
 	EventReady = "ready" // on start and restart
 	EventKill  = "kill"  // on stop: it was killed, without being asked or after its time was over
+
+	EventQuarantined = "quarantined" // on queued: the call is not run, for its key is quarantined
 )
 
 // Attributes of spans.
@@ -77,6 +79,8 @@ const (
 	KeyParkingOutcome = attribute.Key("coppice.parking.outcome")     // ours: on metrics
 	KeyPool           = attribute.Key("coppice.pool.name")           // ours: on queue, hand-off, claim, call; on metrics
 	KeyFunction       = attribute.Key("coppice.job.function")        // ours: on call and run
+	KeyRun            = attribute.Key("coppice.job.run")             // ours: on queued and run: of the call, from 1
+	KeyJobKey         = attribute.Key("coppice.job.key")             // ours: on the event quarantined
 	KeyJobOutcome     = attribute.Key("coppice.job.outcome")         // ours: on metrics: how a call ended
 	KeyHandleKind     = attribute.Key("coppice.handle.kind")         // ours: conn, listener, packet, file
 	KeyHandoffTarget  = attribute.Key("coppice.handoff.target")      // ours: the receiving process, as "web/0"

@@ -3,7 +3,6 @@ package jobs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -92,7 +91,7 @@ func call[Out, In any](ctx context.Context, c Caller, target string, in In, o Op
 		pool = target[:i]
 	}
 	ctx, span := startCall(ctx, pool, name)
-	defer func() { endSpan(span, err != nil, fmt.Sprint(err)) }()
+	defer func() { endCall(span, err) }()
 	b, err := encode(in)
 	if err != nil {
 		return out, &RefusedError{err.Error()}

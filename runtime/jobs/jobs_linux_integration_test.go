@@ -583,8 +583,8 @@ func TestTrace(t *testing.T) {
 			t.Errorf("%s is not under %s: %v", name, tracing.SpanCall, byName)
 		}
 	}
-	if s := byName[tracing.SpanRun]; s != nil && s.Status().Code != codes.Error {
-		t.Error("a run with an error has status", s.Status())
+	if s := byName[tracing.SpanRun]; s != nil && (s.Status().Code != codes.Error || !slices.Contains(s.Attributes(), tracing.KeyErrorType.String("error")) || !slices.Contains(s.Attributes(), tracing.KeyRun.Int(1))) {
+		t.Error("a run with an error has", s.Status(), s.Attributes())
 	}
 }
 

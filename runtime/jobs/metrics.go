@@ -50,7 +50,18 @@ func (o *outcome) end() (end, bool) {
 		return endCanceled, true
 	case rules.Ended:
 	}
-	return [...]end{isAnswer: endAnswer, isError: endError, isPanic: endPanic, isRefusal: endRefused, isTooLarge: endTooLarge, isTooLargeAnswer: endTooLarge}[o.Answer], true
+	switch o.Answer {
+	case isAnswer:
+		return endAnswer, true
+	case isPanic:
+		return endPanic, true
+	case isRefusal:
+		return endRefused, true
+	case isTooLarge, isTooLargeAnswer:
+		return endTooLarge, true
+	case isError:
+	}
+	return endError, true // also of a worker that says what no worker should
 }
 
 // figures count what becomes of the calls of a queue. They are the queue's, but for the meter, which
@@ -144,8 +155,9 @@ func (c *pendingCall) over(q *queueActor) {
 	c.handed = time.Time{}
 }
 
-// before looks at an event that the rules are about to get.
-func (q *queueActor) before(ev rules.Event) {
+// before looks at an event that the rules are about to get. It returns the calls that a worker had,
+// and that it has lost.
+func (q *queueActor) before(ev rules.Event) (lost []*pendingCall) {
 	switch ev.Kind {
 	case rules.Answer, rules.Undelivered:
 		switch c := q.calls[ev.ID]; {
@@ -154,18 +166,19 @@ func (q *queueActor) before(ev rules.Event) {
 			c.over(q)
 		default:
 			c.handed = time.Time{}
+			lost = append(lost, c)
 		}
 	case rules.Death:
-		held := false
 		for _, c := range q.calls {
 			if !c.handed.IsZero() && c.on == ev.Worker {
-				held = true
 				c.over(q)
+				lost = append(lost, c)
 			}
 		}
-		if held {
+		if lost != nil {
 			q.deaths(q.death.Reason.Kind, 1)
 		}
 	default:
 	}
+	return lost
 }

@@ -64,14 +64,6 @@ type pendingCall struct {
 	run, on      int       // its last run, and the ID of the worker
 }
 
-// waited ends the span of the wait, if there is one.
-func (c *pendingCall) waited() {
-	if c.span != nil {
-		c.span.End()
-		c.span = nil
-	}
-}
-
 // wake is the timer's message.
 type wake struct{}
 
@@ -107,7 +99,7 @@ func (q *queueActor) Receive(ctx actor.Context) {
 		q.endFigures()
 		for _, c := range q.calls {
 			c.submit.close()
-			c.waited()
+			c.left(endGone.String(), "the queue has ended")
 		}
 		if q.scratch != "" {
 			_ = os.RemoveAll(q.scratch) // what a worker still uses stays until the system cleans up
@@ -196,9 +188,7 @@ func (q *queueActor) submit(ctx actor.Context, m *submit) {
 	}
 	m.Options = wireOptions{Key: o.Key, Timeout: o.Timeout}
 	p := &pendingCall{submit: m, asker: ctx.Sender(), ctx: actors.Context(ctx), came: time.Now()}
-	if trace.SpanContextFromContext(p.ctx).IsValid() {
-		_, p.span = tracer().Start(p.ctx, tracing.SpanQueued)
-	}
+	p.queued()
 	q.calls[m.ID] = p
 	q.step(rules.Event{Kind: rules.Submit, Call: c})
 }
@@ -272,7 +262,7 @@ func ofItself(r supervisor.Reason) bool {
 
 // step gives an event to the rules and does what they say.
 func (q *queueActor) step(ev rules.Event) {
-	q.before(ev)
+	lost := q.before(ev)
 	q.mu.Lock()
 	effects := q.rules.Step(time.Since(q.began), ev)
 	q.mu.Unlock()
@@ -293,6 +283,7 @@ func (q *queueActor) step(ev rules.Event) {
 			delete(q.leaving, e.Worker)
 		}
 	}
+	q.again(lost)
 	at, ok := q.rules.Next()
 	if !ok || q.at != 0 && q.at <= at {
 		return
@@ -310,7 +301,9 @@ func (q *queueActor) hand(e rules.Effect) {
 	c := q.calls[e.ID]
 	c.worker = q.workers[e.Worker]
 	c.begins(q, e)
-	c.waited()
+	if c.span != nil {
+		c.left("", "", tracing.KeyHandoffTarget.String(c.worker), tracing.KeyRun.Int(e.Run))
+	}
 	failed := func(err error) {
 		_ = q.sys.Send(context.Background(), q.self, undelivered{e.ID, e.Run, e.Worker, err}) // on an error the queue has ended
 	}
@@ -335,10 +328,9 @@ func (q *queueActor) reply(e rules.Effect) {
 	}
 	delete(q.calls, e.ID)
 	c.submit.close()
-	c.waited()
 	o := &outcome{What: e.Outcome, Worker: c.worker, Number: e.Deaths, Timeout: c.submit.Options.Timeout}
 	if e.Outcome == rules.Dropped {
-		q.count(o)
+		c.refused(q.count(o))
 		return
 	}
 	switch e.Outcome {
@@ -366,7 +358,8 @@ func (q *queueActor) reply(e rules.Effect) {
 			o.Answer, o.Number, o.Max, o.body = isTooLargeAnswer, o.size(), q.cfg.MaxBytes, body{}
 		}
 	}
-	q.send(context.Background(), c.asker, q.count(o), o.handles != nil, nil)
+	c.refused(q.count(o))
+	q.send(context.Background(), c.asker, o, o.handles != nil, nil)
 }
 
 // atOnce is the context of a send that does not wait.

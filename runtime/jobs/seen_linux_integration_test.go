@@ -17,7 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
 	coppice "github.com/coppice-go/coppice/runtime"
@@ -225,5 +230,57 @@ coppice.job.retries{coppice.pool.name=work} 1
 coppice.job.run.duration{coppice.pool.name=work} 10`
 	if got := changed(first, last); got != want {
 		t.Errorf("at the end there is\n%s", got)
+	}
+}
+
+// TestTraceOfDeaths: a call that runs again has a span for each wait, of which the later says how
+// the worker ended; one that does not has that in its own span; and one that is refused has the key.
+func TestTraceOfDeaths(t *testing.T) {
+	notShort(t)
+	spans := tracetest.NewSpanRecorder()
+	before := otel.GetTracerProvider()
+	otel.SetTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
+	defer otel.SetTracerProvider(before)
+	rt := tree(t, jobs.Config{Poison: jobs.Poison{Deaths: 1}})
+	_, err := do(t, rt, order{Do: "die once"}, jobs.Options{Idempotent: true})
+	if err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		_, _ = do(t, rt, order{Do: "exit", N: 5}, jobs.Options{Key: "poison"})
+	}
+	calls := map[trace.TraceID]trace.SpanID{}
+	for _, s := range spans.Ended() {
+		if s.Name() == tracing.SpanCall {
+			calls[s.SpanContext().TraceID()] = s.SpanContext().SpanID()
+		}
+	}
+	var got []string
+	for _, s := range spans.Ended() {
+		set := func(attrs []attribute.KeyValue) string {
+			set := attribute.NewSet(attrs...)
+			return "{" + set.Encoded(attribute.DefaultEncoder()) + "}"
+		}
+		line := s.Name() + set(s.Attributes())
+		for _, e := range s.Events() {
+			line += " " + e.Name + set(e.Attributes)
+		}
+		if s.Status().Code == codes.Error {
+			line += " failed: " + s.Status().Description
+		}
+		got = append(got, line)
+		if s.Name() == tracing.SpanQueued && s.Parent().SpanID() != calls[s.SpanContext().TraceID()] {
+			t.Errorf("%s is not under its %s", line, tracing.SpanCall)
+		}
+	}
+	const want = `queued{coppice.handoff.target=work/workers/0,coppice.job.run=1}
+queued{coppice.handoff.target=work/workers/0,coppice.job.run=2} exit{coppice.child.path=work/workers/0,coppice.exit.reason=exit code 3}
+call{coppice.job.function=work,coppice.pool.name=work}
+queued{coppice.handoff.target=work/workers/0,coppice.job.run=1}
+call{coppice.job.function=work,coppice.pool.name=work,error.type=*jobs.DiedError} exit{coppice.child.path=work/workers/0,coppice.exit.reason=exit code 5} failed: jobs: worker work/workers/0 died with the call: exit code 5
+queued{error.type=quarantined} quarantined{coppice.exit.reason=exit code 5,coppice.job.key=poison} failed: exit code 5
+call{coppice.job.function=work,coppice.pool.name=work,error.type=*jobs.QuarantinedError} failed: jobs: key "poison" is quarantined, for 1 deaths, the last: exit code 5`
+	if got := strings.Join(got, "\n"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }

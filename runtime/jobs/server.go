@@ -293,12 +293,16 @@ func (r *runs) run(ctx, caller context.Context, m *run) (a *answer) {
 		}
 		defer os.RemoveAll(state.scratch)
 	}
-	ctx, span := startRun(ctx, caller, m.Func)
+	ctx, span := startRun(ctx, caller, m)
 	defer func() {
 		if v := recover(); v != nil {
 			a = &answer{Kind: isPanic, Text: supervisor.Cut(fmt.Sprint(v)), Stack: supervisor.Cut(string(debug.Stack()))}
 		}
-		endSpan(span, a.Kind != isAnswer, a.Text)
+		errorType := ""
+		if e, _ := (&outcome{Answer: a.Kind}).end(); e != endAnswer {
+			errorType = e.String()
+		}
+		endSpan(span, errorType, a.Text)
 	}()
 	out, err := f.run(context.WithValue(ctx, callKey{}, state), &m.body)
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
