@@ -146,7 +146,7 @@ func TestSeen(t *testing.T) {
 		{order: order{Do: "answer"}},
 		{order: order{Do: "error"}},
 		{order: order{Do: "panic"}},
-		{order{Do: "wait"}, jobs.Options{Timeout: time.Millisecond}},
+		{order{Do: "wait"}, jobs.Options{Timeout: time.Millisecond, Grace: -1}},
 		{order{Do: "die once"}, jobs.Options{Idempotent: true}},
 		{order{Do: "signal", N: int(syscall.SIGKILL)}, jobs.Options{Key: "poison"}},
 		{order{Do: "answer"}, jobs.Options{Key: "poison"}},
@@ -160,7 +160,7 @@ func TestSeen(t *testing.T) {
 
 	began := make(chan struct{}, 1)
 	busy := func(ctx context.Context) *jobs.Pending[report] {
-		p := jobs.Start[report](ctx, rt, "work", order{Do: "report and wait"}, jobs.Options{Key: "a.png", Progress: jobs.OnProgress(func(int) { began <- struct{}{} })})
+		p := jobs.Start[report](ctx, rt, "work", order{Do: "report and wait"}, jobs.Options{Key: "a.png", Grace: -1, Progress: jobs.OnProgress(func(int) { began <- struct{}{} })})
 		<-began
 		return p
 	}
@@ -173,7 +173,8 @@ func TestSeen(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	runs := busy(ctx)
-	waits := jobs.Start[report](ctx, rt, "work", order{Do: "answer"}, jobs.Options{})
+	waiting, leave := context.WithCancel(t.Context())
+	waits := jobs.Start[report](waiting, rt, "work", order{Do: "answer"}, jobs.Options{})
 	await("a call that waits", func(s jobs.Status) bool { return s.Waiting == 1 })
 	_, err = do(t, rt, order{Do: "answer"}, jobs.Options{})
 	fails(t, err, func(*jobs.FullError) bool { return true })
@@ -183,9 +184,11 @@ func TestSeen(t *testing.T) {
 		}
 	}
 	lookAt(t, rt)
+	leave()
+	_, _ = waits.Wait()
+	await("the end of the call that waited", func(s jobs.Status) bool { return s.Ends["cancelled"] == 1 })
 	cancel()
 	_, _ = runs.Wait()
-	_, _ = waits.Wait()
 	await("the end of the call that ran", func(s jobs.Status) bool { return s.Running == 0 && s.Ends["cancelled"] == 2 })
 
 	gone := busy(t.Context())
