@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
@@ -200,15 +201,16 @@ func TestPortBySlot(t *testing.T) {
 	}
 }
 
-// freePorts returns the lower of two neighbouring ports that are free.
+// freePorts returns the lower of two neighbouring ports that are free. They stay free: the kernel
+// gives neither to a socket that asks for any port (ip_local_port_range).
 func freePorts(t *testing.T) int {
 	t.Helper()
 	for range 100 {
-		a, err := net.Listen("tcp", "127.0.0.1:0")
+		port := 20_000 + rand.IntN(12_000)
+		a, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		port := a.Addr().(*net.TCPAddr).Port
 		b, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1))
 		a.Close()
 		if err == nil {

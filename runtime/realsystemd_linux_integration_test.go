@@ -267,12 +267,7 @@ func TestRealSystemd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	free.Close()
+	address := fmt.Sprintf("127.0.0.1:%d", freePorts(t))
 	units := t.TempDir()
 	dropIn := filepath.Join(units, realUnit+".d")
 	if err := os.Mkdir(dropIn, 0o755); err != nil {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -337,15 +339,22 @@ func TestInterruptedBuild(t *testing.T) {
 	}
 }
 
-// freePort returns a port without a listener. Another program may take it before
-// its user does, which the user then says.
+// freePort returns a port without a listener, which the kernel gives to no socket that asks for any
+// port (ip_local_port_range). Another program may take it before its user does, which the user then
+// says.
 func freePort(t *testing.T) int {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		port := 20_000 + rand.IntN(12_000)
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln.Close()
+		return port
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 // Twenty workers die; what a scraper sees never goes back, and nothing that was
