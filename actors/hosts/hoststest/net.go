@@ -322,6 +322,12 @@ func (h *half) wakeAt(at time.Time) *time.Timer {
 	return nil
 }
 
+func (h *half) stopTimer(i int) {
+	if h.timers[i] != nil {
+		h.timers[i].Stop()
+	}
+}
+
 // CloseWrite says that nothing more comes from this end.
 func (c *conn) CloseWrite() error {
 	c.out.net.set(func() {
@@ -340,6 +346,8 @@ func (c *conn) Close() error {
 	for _, h := range []*half{c.in, c.out} {
 		if h.changed.Broadcast(); h.finished && h.gone {
 			delete(n.halves, h)
+			h.stopTimer(0)
+			h.stopTimer(1)
 		}
 	}
 	return nil
@@ -356,9 +364,7 @@ func (h *half) setDeadline(deadline *time.Time, timer int, t time.Time) error {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	*deadline = t
-	if h.timers[timer] != nil {
-		h.timers[timer].Stop()
-	}
+	h.stopTimer(timer)
 	h.timers[timer] = h.wakeAt(t)
 	h.changed.Broadcast()
 	return nil

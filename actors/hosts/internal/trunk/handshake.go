@@ -155,7 +155,7 @@ func (m *Mesh) sendHello(c *handshaken, p *pair) error {
 	m.mu.Lock()
 	h := hello{oldest: version, newest: version, lost: p.lost, host: m.cfg.Self, cluster: m.cfg.Cluster, to: p.name}
 	m.mu.Unlock()
-	_, err := c.conn.Write(appendFrame(nil, typeHello, 0, 0, h.append(nil), nil))
+	_, err := c.conn.Write(appendFrame(nil, typeHello, 0, 0, h.bytes(), nil))
 	return err
 }
 

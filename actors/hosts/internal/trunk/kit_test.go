@@ -14,14 +14,17 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
+// told is an error that a callback was given.
+type told struct{ err error }
+
 // host is a Mesh of a test, and what it has told.
 type host struct {
 	*trunk.Mesh
 	name   string
 	up     chan *trunk.Trunk
-	down   chan error
+	down   chan told
 	opened chan *trunk.Lane // accepted; to be joined
-	failed chan error
+	failed chan told
 
 	mu      sync.Mutex
 	history []string
@@ -36,7 +39,7 @@ func (h *host) note(s string) {
 // start starts a host whose boot is its name in the network; edit may be nil.
 func start(t *testing.T, n *hoststest.Net, name string, edit func(*trunk.Config)) *host {
 	t.Helper()
-	h := &host{name: name, up: make(chan *trunk.Trunk, 4096), down: make(chan error, 4096), opened: make(chan *trunk.Lane, 4096), failed: make(chan error, 4096)}
+	h := &host{name: name, up: make(chan *trunk.Trunk, 4096), down: make(chan told, 4096), opened: make(chan *trunk.Lane, 4096), failed: make(chan told, 4096)}
 	cfg := trunk.Config{
 		Cluster: "shop", Self: trunk.Host{Name: name, Boot: "boot" + name, Incarnation: 1},
 		Dial: func(ctx context.Context, address string) (net.Conn, error) { return n.Dial(ctx, name, address) },
@@ -46,8 +49,8 @@ func start(t *testing.T, n *hoststest.Net, name string, edit func(*trunk.Config)
 			}
 		},
 		Up:     func(t *trunk.Trunk) { h.note("up"); h.up <- t },
-		Down:   func(_ *trunk.Trunk, err error) { h.note("down"); h.down <- err },
-		Failed: func(_ string, err error) { h.failed <- err },
+		Down:   func(_ *trunk.Trunk, err error) { h.note("down"); h.down <- told{err} },
+		Failed: func(_ string, err error) { h.failed <- told{err} },
 	}
 	if edit != nil {
 		edit(&cfg)

@@ -1,8 +1,13 @@
 package trunk_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"io"
+	"net"
 	"reflect"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,6 +131,198 @@ func TestSlowSink(t *testing.T) {
 		}
 		if n != 300 {
 			t.Errorf("%d frames of 300", n)
+		}
+	})
+}
+
+// TestGivenUp: a frame whose context ends before all its pieces are sent does not arrive, and the next one
+// does.
+func TestGivenUp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := two(t, hoststest.NewNet(1))
+		sink := &collector{full: func() bool { return true }, gate: make(chan struct{})}
+		l, _, ended := open(t, a, b, sink)
+		big := numbered(fdipc.Data, 1, 60_000) // its share is taken, and its window, while it waits for the sink
+		for _, f := range []*fdipc.Frame{numbered(fdipc.Data, 0, 8), big, big} {
+			if err := l.Send(t.Context(), f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		sent := make(chan error)
+		go func() { sent <- l.Send(ctx, numbered(fdipc.Data, 2, 3<<20)) }()
+		synctest.Wait()
+		cancel()
+		if err := <-sent; !errors.Is(err, context.Canceled) {
+			t.Errorf("send: %v", err)
+		}
+		close(sink.gate)
+		if err := l.Send(t.Context(), numbered(fdipc.Data, 3, 3<<20)); err != nil {
+			t.Fatal(err)
+		}
+		l.End(nil)
+		if e := <-ended; e.Err != nil {
+			t.Error(e)
+		}
+		var got []uint64
+		for _, f := range sink.frames {
+			got = append(got, f.Target>>8)
+		}
+		if !slices.Equal(got, []uint64{0, 1, 1, 3}) {
+			t.Errorf("frames %d", got)
+		}
+	})
+}
+
+// TestSinkFails: a sink that fails ends what comes for it, and its owner hears of it; the peer hears of it when
+// the owner ends the lane.
+func TestSinkFails(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := two(t, hoststest.NewNet(1))
+		local, remote := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}})
+		remote.Close()
+		<-local.Done()
+		l, other, ended := open(t, a, b, local)
+		ours := make(chan *trunk.LaneEnd, 1)
+		l.Join(&collector{}, func(e *trunk.LaneEnd) { ours <- e })
+		if err := l.Send(t.Context(), numbered(fdipc.Data, 1, 8)); err != nil {
+			t.Fatal(err)
+		}
+		if e := <-ended; e.Err == nil || errors.Is(e, trunk.ErrLost) {
+			t.Errorf("end: %v", e)
+		}
+		other.End([]byte("signal: killed"))
+		if e := <-ours; e.Err != nil || string(e.Reason) != "signal: killed" {
+			t.Errorf("end at the peer: %+v", e)
+		}
+	})
+}
+
+// TestSpliced: two channels of package fdipc are one over a trunk, in both directions.
+func TestSpliced(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := two(t, hoststest.NewNet(1))
+		l, reply, err := a.Trunk("b").Open(t.Context(), []byte("hello"))
+		if err != nil || string(reply) != "re: hello" {
+			t.Fatal(err)
+		}
+		var workers []*fdipc.Conn
+		got := []chan fdipc.Frame{make(chan fdipc.Frame, 1000), make(chan fdipc.Frame, 1000)}
+		for i, lane := range []*trunk.Lane{l, <-b.opened} {
+			worker, gateway := fdipc.Pipe(
+				fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { got[i] <- fdipc.Frame{Target: f.Target} }},
+				fdipc.Config{
+					Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { lane.Send(context.Background(), f) }, //nolint:errcheck // the test sees what is missing
+					Closed:  func(*fdipc.Conn, error) { lane.End([]byte("the worker is gone")) },
+				})
+			lane.Join(gateway, func(*trunk.LaneEnd) { gateway.Close() })
+			workers = append(workers, worker)
+		}
+		for i := range 1000 {
+			for _, w := range workers {
+				if err := w.Send(t.Context(), numbered(fdipc.Data, i, i*50)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for i := range 1000 {
+			for _, ch := range got {
+				if f := <-ch; f.Target != uint64(i)<<8 {
+					t.Fatalf("frame %d is number %d", i, f.Target>>8)
+				}
+			}
+		}
+		workers[0].Close()
+		<-workers[1].Done()
+	})
+}
+
+// TestRefusals: what a lane does not take.
+func TestRefusals(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := hoststest.NewNet(1)
+		a, b := start(t, n, "a", nil), start(t, n, "b", func(c *trunk.Config) { c.Open = nil })
+		a.SetPeers(peers("b"))
+		b.SetPeers(peers("a"))
+		<-a.up
+		<-b.up
+		if _, _, err := a.Trunk("b").Open(t.Context(), nil); !errors.Is(err, trunk.ErrRefused) || !errors.Is(err, trunk.ErrEnded) {
+			t.Errorf("nobody takes lanes: %v", err)
+		}
+		if _, err := a.Trunk("b").OpenStream(t.Context(), "x"); !errors.Is(err, trunk.ErrRefused) {
+			t.Errorf("nobody takes streams: %v", err)
+		}
+		if _, _, err := a.Trunk("b").Open(t.Context(), make([]byte, 4<<10+1)); !errors.Is(err, fdipc.ErrTooBig) {
+			t.Errorf("long info: %v", err)
+		}
+		l, _, _ := open(t, b, a, &collector{})
+		for what, f := range map[string]*fdipc.Frame{
+			"a transport's kind": {Kind: 1},
+			"a flow of none":     {Kind: 0x30, Lane: 2},
+			"a handle":           {Kind: 0x30, Handles: []*fdipc.Handle{nil}},
+		} {
+			if err := l.Send(t.Context(), f); !errors.Is(err, fdipc.ErrKind) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if err := l.Send(t.Context(), &fdipc.Frame{Kind: 0x30, Payload: make([]byte, 4<<20+1)}); !errors.Is(err, fdipc.ErrTooBig) {
+			t.Errorf("long control: %v", err)
+		}
+		if err := l.TrySend(&fdipc.Frame{Kind: 0x30, Payload: make([]byte, 32<<10+1)}); !errors.Is(err, fdipc.ErrTooBig) {
+			t.Errorf("TrySend in pieces: %v", err)
+		}
+	})
+}
+
+// TestStream: bytes pass both ways, unread ones stop the writer, and Close ends both ends after what was
+// written; a lost trunk ends them too.
+func TestStream(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := hoststest.NewNet(1)
+		served := make(chan net.Conn, 1)
+		a, b := start(t, n, "a", nil), start(t, n, "b", func(c *trunk.Config) {
+			c.Stream = func(_ *trunk.Trunk, service string, c net.Conn) {
+				if service == "raft" {
+					served <- c
+				}
+			}
+		})
+		a.SetPeers(peers("b"))
+		b.SetPeers(peers("a"))
+		<-a.up
+		<-b.up
+		connect := func() (net.Conn, net.Conn) {
+			c, err := a.Trunk("b").OpenStream(t.Context(), "raft")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c, <-served
+		}
+		c, s := connect()
+		sent := bytes.Repeat([]byte("0123456789"), 300_000)
+		go func() {
+			c.Write(sent) //nolint:errcheck // the reader sees what is missing
+			c.Close()
+		}()
+		synctest.Wait()
+		if held := b.Trunk("a").Stats().Held; held > 1<<20 {
+			t.Errorf("%d bytes are held", held)
+		}
+		if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, sent) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		c, s = connect()
+		go s.Write([]byte("back")) //nolint:errcheck // likewise
+		buf := make([]byte, 4)
+		if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "back" {
+			t.Errorf("%q, %v", buf, err)
+		}
+		n.Reset("a", "b")
+		for _, c := range []net.Conn{c, s} {
+			if _, err := c.Read(buf); !errors.Is(err, io.EOF) {
+				t.Errorf("read after the loss: %v", err)
+			}
+			c.Close()
 		}
 	})
 }

@@ -32,18 +32,18 @@ func (t *Trunk) acceptStream(l *Lane, service string) {
 func (l *Lane) stream() net.Conn {
 	t := l.trunk
 	user, ours := net.Pipe()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.why != nil {
-		ours.Close()
-		return user
-	}
 	l.Join(&streamSink{conn: ours}, func(*LaneEnd) {
 		ours.Close()
 		l.End(nil)
 	})
 	// It ends when either end of the pipe is closed, which the lane's end brings about.
-	l.trunk.mesh.wg.Go(func() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.why != nil { // and nobody may wait for this goroutine
+		ours.Close()
+		return user
+	}
+	t.mesh.wg.Go(func() {
 		b := make([]byte, maxPiece)
 		for {
 			n, err := ours.Read(b)

@@ -249,8 +249,9 @@ const version = 1
 // firstKind is the first kind of a frame that is not the transport's; see docs/protocol.md.
 const firstKind fdipc.Kind = 0x10
 
-func (h *hello) append(to []byte) []byte {
-	to = append(to, helloMagic...)
+// bytes returns the body of the hello.
+func (h *hello) bytes() []byte {
+	to := []byte(helloMagic)
 	to = binary.LittleEndian.AppendUint16(to, h.oldest)
 	to = binary.LittleEndian.AppendUint16(to, h.newest)
 	to = binary.LittleEndian.AppendUint32(to, h.features)
