@@ -3,7 +3,6 @@ package trunk
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -95,18 +94,18 @@ func (c *credentials) config(server bool, verified func(host string) error) (*tl
 		InsecureSkipVerify:     true, //nolint:gosec // VerifyConnection does it: hosts are told by a URI, not by a DNS name
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 {
-				return errors.New("no certificate")
+				return fmt.Errorf("%w: no certificate", ErrRefused)
 			}
 			leaf, between := s.PeerCertificates[0], x509.NewCertPool()
 			for _, other := range s.PeerCertificates[1:] {
 				between.AddCert(other)
 			}
 			if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
-				return err
+				return fmt.Errorf("%w: %w", ErrRefused, err)
 			}
 			name, err := nameIn(leaf, c.cluster)
 			if err != nil {
-				return err
+				return fmt.Errorf("%w: %w", ErrRefused, err)
 			}
 			return verified(name)
 		},

@@ -141,11 +141,10 @@ func (m *Mesh) handshake(ctx context.Context, raw net.Conn, p *pair) (name strin
 	return who, m.settle(ctx, c, q, stop)
 }
 
-// refusal adds ErrRefused to an error of TLS that a human must see to: all but those of the connection.
+// refusal adds ErrRefused to what the peer says of a certificate, which a human must see to.
 func refusal(err error) error {
 	var opErr *net.OpError
-	var cert *tls.CertificateVerificationError
-	if errors.As(err, &cert) || errors.As(err, &opErr) && opErr.Op == "remote error" {
+	if errors.As(err, &opErr) && opErr.Op == "remote error" {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return err

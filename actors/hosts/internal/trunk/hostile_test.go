@@ -196,7 +196,7 @@ func TestPeerReadsNothing(t *testing.T) {
 					most = max(most, tr.Stats().Queued)
 					<-time.After(time.Millisecond)
 				}
-				if err := (<-a.down).err; !errors.Is(err, trunk.ErrLost) || most > 6<<20 {
+				if err := (<-a.down).err; !errors.Is(err, trunk.ErrLost) || most > 3<<19 {
 					t.Errorf("%v; at most %d bytes were queued", err, most)
 				}
 			})

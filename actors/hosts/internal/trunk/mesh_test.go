@@ -186,7 +186,7 @@ func TestBreakEverywhere(t *testing.T) {
 // TestThousandLosses: goroutines, connections and memory are at base after trunks that were lost with lanes,
 // senders and sinks that waited: a thousand with COPPICE_SOAK=1.
 func TestThousandLosses(t *testing.T) {
-	losses := 60
+	losses := 30
 	if soak {
 		losses = 1000
 	}
@@ -237,13 +237,17 @@ func usage() (goroutines, heap uint64) {
 }
 
 // TestJoinsAndLeaves: a host that is no longer a peer loses its trunk and is refused; as a peer again it gets
-// one. Nothing of it is left in between.
+// one. Nothing of it is left in between: 500 times with COPPICE_SOAK=1.
 func TestJoinsAndLeaves(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := hoststest.NewNet(1)
 		a, b := two(t, n)
 		goroutines, heap := usage()
-		for range 500 {
+		times := 50
+		if soak {
+			times = 500
+		}
+		for range times {
 			a.SetPeers(nil)
 			if err := (<-b.down).err; !strings.Contains(err.Error(), "no longer a peer") {
 				t.Fatal(err)

@@ -24,7 +24,7 @@ const (
 	longBudget   = 128 << 20 // for frames in pieces, of all lanes
 	maxLanes     = 1024      // open at a time
 	queueRoom    = 256 << 10 // waits for the network; then Send waits
-	maxQueue     = 4 << 20   // waits for the network of what a peer makes us say; it reads nothing
+	maxQueue     = 1 << 20   // waits for the network of what a peer makes us say; it reads nothing
 	readBuffer   = 128 << 10
 	writeChunk   = 64 << 10
 	goodbye      = time.Second // for what is still queued when a trunk is closed
