@@ -19,7 +19,7 @@ type frameBuffer struct {
 
 var frameBuffers = sync.Pool{New: func() any { return &frameBuffer{buf: make([]byte, 0, 512)} }}
 
-const keepBuffer = 64 << 10 // larger ones are left to the collector
+const keepBuffer = 256 << 10 // larger ones are left to the collector
 
 func getFrameBuffer() *frameBuffer { return frameBuffers.Get().(*frameBuffer) }
 

@@ -22,6 +22,9 @@ type receiver struct {
 	goodbye  bool
 }
 
+// keepPayload is up to which size the memory of a frame that came in pieces is used for the next one.
+const keepPayload = 256 << 10
+
 // partialFrame is a frame that has not yet arrived whole.
 type partialFrame struct {
 	active      bool
@@ -226,7 +229,7 @@ func (r *receiver) handlePiece(p *piece, g []attachment) error {
 			return err
 		}
 	}
-	whole := t.payload == nil && p.bits&pieceMore == 0
+	whole := len(t.payload) == 0 && p.bits&pieceMore == 0
 	if !whole {
 		t.payload = append(t.payload, p.payload...)
 	}
@@ -237,7 +240,9 @@ func (r *receiver) handlePiece(p *piece, g []attachment) error {
 	if whole {
 		f.Payload = p.payload
 	}
-	t.active, t.payload, t.handles = false, nil, nil
+	if t.active, t.handles, t.payload = false, nil, t.payload[:0]; cap(t.payload) > keepPayload {
+		t.payload = nil
+	}
 	t.finish()
 	if t.lost != 0 {
 		f.Refuse(t.lost)

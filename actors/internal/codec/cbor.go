@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"unicode/utf8"
@@ -18,7 +19,7 @@ const maxNesting = 64
 // Times keep nanoseconds and zone. The decoder checks that the whole is well-formed before it
 // allocates; what it may allocate then is bounded by decoderOf.
 var (
-	encoding = must(cbor.EncOptions{Time: cbor.TimeRFC3339Nano}.EncMode())
+	encoding = must(cbor.EncOptions{Time: cbor.TimeRFC3339Nano}.UserBufferEncMode())
 	decoding = must(cbor.DecOptions{
 		MaxNestedLevels:   maxNesting,
 		MaxArrayElements:  maxElements,
@@ -29,11 +30,11 @@ var (
 )
 
 func appendCBOR(b []byte, msg any) ([]byte, error) {
-	body, err := encoding.Marshal(msg)
-	if err != nil {
+	buf := bytes.NewBuffer(b)
+	if err := encoding.MarshalToBuffer(msg, buf); err != nil {
 		return b, fmt.Errorf("%w: encode %T: %w", ErrMalformed, msg, err)
 	}
-	return append(b, body...), nil
+	return buf.Bytes(), nil
 }
 
 // Major types of CBOR, as they stand in the first three bits of a head.
