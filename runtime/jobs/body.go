@@ -16,8 +16,9 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/memfile"
 )
 
-// inline is the longest value that stands in a message; a longer one is a file in memory.
-const inline = 16 << 10
+// inline is the longest value that stands in a message; a longer one is a file in memory. To make,
+// fill and free one costs more than to copy that much through a socket.
+const inline = 128 << 10
 
 // How a value is encoded. Part of the protocol between processes of one program.
 const (

@@ -302,7 +302,7 @@ func TestQueueFull(t *testing.T) {
 // TestValues sends values of each kind, short and long, and has the progress come in order.
 func TestValues(t *testing.T) {
 	rt := tree(t, jobs.Config{})
-	for _, n := range []int{0, 100, 16 << 10, 16<<10 + 1, 3 << 20} {
+	for _, n := range []int{0, 100, 128 << 10, 128<<10 + 1, 3 << 20} {
 		in := bytes.Repeat([]byte{'x'}, n)
 		if out, err := jobs.Call[[]byte](t.Context(), rt, "work/bytes", in); err != nil || !bytes.Equal(in, out) {
 			t.Errorf("%d bytes: %d came back: %v", n, len(out), err)
