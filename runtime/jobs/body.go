@@ -35,6 +35,35 @@ type body struct {
 	Bytes   []byte `cbor:"b,omitempty"`
 	Size    int    `cbor:"s,omitempty"` // of the file, which is then the first handle; 0 = there is none
 	handles []any  // *os.File, net.Conn and so on, or a claimed *fdipc.Handle
+	mapped  []byte // the memory of a View
+}
+
+// A View is an input as the bytes of a function that only looks at it while it runs. A long one is
+// not copied out of the file in memory that it comes in: it is that memory, which is gone once the
+// function has returned. Its goroutines must have ended by then: a read of it later ends the process.
+// What is written to it is seen by nobody else. The caller passes a []byte, or a View.
+type View []byte
+
+// view maps the file.
+func (b *body) view() (View, error) {
+	if b.Enc != encBytes || len(b.handles) != 1 {
+		return nil, errKind
+	}
+	f, err := asFile(b.handles[0])
+	if err != nil {
+		return nil, err
+	}
+	b.handles[0] = f
+	b.mapped, err = memfile.View(f, b.Size)
+	return b.mapped, err
+}
+
+// unmap ends the memory of a View.
+func (b *body) unmap() {
+	if b.mapped != nil {
+		memfile.Unmap(b.mapped)
+		b.mapped = nil
+	}
 }
 
 // TakeHandles is for actors.HandleCarrier.
@@ -139,6 +168,8 @@ func encode[T any](v T) (b body, err error) {
 	switch v := any(v).(type) {
 	case []byte:
 		b.Enc, b.Bytes = encBytes, v
+	case View:
+		b.Enc, b.Bytes = encBytes, v
 	case string:
 		b.Enc, b.Bytes = encString, []byte(v)
 	case *os.File, net.Conn:
@@ -184,6 +215,17 @@ func carrier[T any](v *T) actors.HandleCarrier {
 	return c
 }
 
+// decodeInput is decode for a function. What b has stays b's if it is a View.
+func decodeInput[T any](b *body) (v T, err error) {
+	if p, ok := any(&v).(*View); ok && b.Size > 0 {
+		if *p, err = b.view(); err != nil {
+			err = fmt.Errorf("decode %T: %w", v, err)
+		}
+		return v, err
+	}
+	return decode[T](b)
+}
+
 // decode takes ownership of what b has. On an error it is closed.
 func decode[T any](b *body) (v T, err error) {
 	defer func() {
@@ -198,6 +240,9 @@ func decode[T any](b *body) (v T, err error) {
 	}
 	switch p := any(&v).(type) {
 	case *[]byte:
+		err = b.raw(encBytes, func() error { *p = b.Bytes; return nil })
+		return v, err
+	case *View:
 		err = b.raw(encBytes, func() error { *p = b.Bytes; return nil })
 		return v, err
 	case *string:
@@ -235,10 +280,12 @@ func decode[T any](b *body) (v T, err error) {
 	return v, err
 }
 
+var errKind = errors.New("the value is of another kind")
+
 // raw calls set if the value is encoded as enc.
 func (b *body) raw(enc uint8, set func() error) error {
 	if b.Enc != enc || len(b.handles) > 0 && enc != encCBOR {
-		return errors.New("the value is of another kind")
+		return errKind
 	}
 	return set()
 }

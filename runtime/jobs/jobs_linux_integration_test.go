@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/codes"
@@ -112,6 +113,27 @@ func obey(ctx context.Context, o order) (report, error) {
 	return r, nil
 }
 
+// beginning returns a part of a View, if a long one is the memory of a file and not a copy.
+func beginning(_ context.Context, v jobs.View) ([]byte, error) {
+	if len(v) > 1<<20 {
+		maps, err := os.ReadFile("/proc/self/maps")
+		if err != nil {
+			return nil, err
+		}
+		mapping := fmt.Sprintf("%x-", uintptr(unsafe.Pointer(unsafe.SliceData(v))))
+		for line := range strings.Lines(string(maps)) {
+			if strings.HasPrefix(line, mapping) && strings.Contains(line, "/memfd:coppice-job") {
+				mapping = ""
+			}
+		}
+		if mapping != "" {
+			return nil, errors.New("no file in memory is mapped there")
+		}
+	}
+	v[0]++
+	return v[:min(len(v), 100)], nil
+}
+
 // pool is a pool of jobs of these tests, called work.
 func pool(cfg jobs.Config) coppice.ChildSpec {
 	cfg.Name = "work"
@@ -122,6 +144,7 @@ func pool(cfg jobs.Config) coppice.ChildSpec {
 	return jobs.Pool(cfg,
 		jobs.Handle("work", obey),
 		jobs.Handle("bytes", func(_ context.Context, b []byte) ([]byte, error) { return b, nil }),
+		jobs.Handle("view", beginning),
 		jobs.Handle("file", func(_ context.Context, f *os.File) (*os.File, error) {
 			_, err := f.WriteAt([]byte("written"), 0)
 			return f, err
@@ -306,6 +329,13 @@ func TestValues(t *testing.T) {
 		in := bytes.Repeat([]byte{'x'}, n)
 		if out, err := jobs.Call[[]byte](t.Context(), rt, "work/bytes", in); err != nil || !bytes.Equal(in, out) {
 			t.Errorf("%d bytes: %d came back: %v", n, len(out), err)
+		}
+	}
+	for _, n := range []int{1, 3 << 20} {
+		in := bytes.Repeat([]byte{'x'}, n)
+		out, err := jobs.Call[[]byte](t.Context(), rt, "work/view", in)
+		if want := append([]byte{'y'}, in[1:min(n, 100)]...); err != nil || !bytes.Equal(out, want) || in[0] != 'x' {
+			t.Errorf("a view of %d bytes: %q, %v", n, out, err)
 		}
 	}
 	f, err := os.CreateTemp(t.TempDir(), "")

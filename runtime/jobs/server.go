@@ -237,6 +237,7 @@ func (r *runs) begin(ctx actor.Context, m *run) {
 		if !cut {
 			r.answer(a)
 		}
+		m.unmap() // the answer may be a part of it
 		if r.cfg.Fresh {
 			r.setHad()
 		}

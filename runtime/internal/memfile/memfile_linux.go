@@ -39,6 +39,23 @@ func Map(f *os.File, n int) ([]byte, error) {
 	return b, nil
 }
 
+// View is Map of a file that another process says is one of Sealed, with an error if it is not, for
+// memory that is released by Unmap.
+func View(f *os.File, n int) ([]byte, error) {
+	const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_WRITE
+	got, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
+	if err != nil || got&seals != seals {
+		return nil, fmt.Errorf("coppice: %s: not sealed: %w", f.Name(), errors.Join(err, errors.ErrUnsupported))
+	}
+	if i, err := f.Stat(); err != nil || i.Size() < int64(n) {
+		return nil, errors.Join(fmt.Errorf("coppice: %s is shorter than %d bytes", f.Name(), n), err)
+	}
+	return Map(f, n)
+}
+
+// Unmap releases the memory of View, which must not be used any more.
+func Unmap(b []byte) { _ = unix.Munmap(b) } // it is mapped
+
 // Duplicate returns another descriptor of f, owned by the caller.
 func Duplicate(f *os.File) (*os.File, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)

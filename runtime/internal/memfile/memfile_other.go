@@ -13,5 +13,11 @@ func Sealed(string, []byte) (*os.File, error) { return nil, errors.ErrUnsupporte
 // Map needs Linux.
 func Map(*os.File, int) ([]byte, error) { return nil, errors.ErrUnsupported }
 
+// View needs Linux.
+func View(*os.File, int) ([]byte, error) { return nil, errors.ErrUnsupported }
+
+// Unmap needs Linux.
+func Unmap([]byte) {}
+
 // Duplicate needs Linux.
 func Duplicate(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }
