@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/coppice-go/coppice/bench/yardstick/peers"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/jobs"
@@ -26,6 +28,8 @@ var calls struct {
 	size    int
 	load    time.Duration
 	peer    string
+	view    bool
+	file    bool
 }
 
 // callSizes are the sizes of an input, with their names.
@@ -39,6 +43,8 @@ func callFlags(fs *flag.FlagSet) {
 	fs.IntVar(&calls.size, "size", 100, "with -serve: `bytes` of an input")
 	fs.DurationVar(&calls.load, "load", time.Second, "with -serve: how long to call")
 	fs.StringVar(&calls.peer, "peer", "", "with -serve: protoactor's \"remote\", or the \"least\", instead of a pool of jobs")
+	fs.BoolVar(&calls.view, "view", false, "with -serve: the function takes a jobs.View")
+	fs.BoolVar(&calls.file, "file", false, "with -serve: the input is a file in memory, made once")
 }
 
 // callRows are calls of a function in another process or thread, by the size of the input.
@@ -76,6 +82,14 @@ func callRows() (rows []row) {
 			row{"calls_node_threads_transfer_" + size.name, script("node", "calls.js", peers.CallsNode, "transfer")},
 			row{"calls_python_pool_" + size.name, script("python3", "calls.py", peers.CallsPython)},
 		)
+		if size.bytes > 1_000_000 {
+			rows = append(rows,
+				row{"calls_coppice_view_" + size.name, self("-view")},
+				row{"calls_coppice_file_" + size.name, self("-file")},
+				row{"calls_node_threads_shared_" + size.name, script("node", "calls.js", peers.CallsNode, "shared")},
+				row{"calls_python_pool_shared_" + size.name, script("python3", "calls.py", peers.CallsPython, "shared")},
+			)
+		}
 	}
 	return rows
 }
@@ -188,13 +202,56 @@ func serveCalls() {
 	coppice.Main(coppice.Config{
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
-			go tellCalls(func(_ int, b []byte) (int64, error) { // ends with its calls
-				return jobs.Call[int64](context.Background(), rt, "sum", b)
-			})
+			call := func(_ int, b []byte) (int64, error) { return jobs.Call[int64](context.Background(), rt, "sum", b) }
+			switch {
+			case calls.view:
+				call = func(_ int, b []byte) (int64, error) {
+					return jobs.Call[int64](context.Background(), rt, "sum/view", b)
+				}
+			case calls.file:
+				call = callWithFile(rt)
+			}
+			go tellCalls(call) // ends with its calls
 		}},
 		Children: []coppice.ChildSpec{jobs.Pool(jobs.Config{Pool: coppice.Pool{Name: "sum", Size: calls.workers}},
-			jobs.Handle("sum", func(_ context.Context, b []byte) (int64, error) { return peers.SumPages(b), nil }))},
+			jobs.Handle("sum", func(_ context.Context, b []byte) (int64, error) { return peers.SumPages(b), nil }),
+			jobs.Handle("view", func(_ context.Context, b jobs.View) (int64, error) { return peers.SumPages(b), nil }),
+			jobs.Handle("file", sumFile),
+		)},
 	})
+}
+
+// callWithFile makes a file in memory and returns what calls with it.
+func callWithFile(rt *coppice.Runtime) func(int, []byte) (int64, error) {
+	fd, err := unix.MemfdCreate("input", unix.MFD_CLOEXEC)
+	if err == nil {
+		_, err = unix.Pwrite(fd, bytes.Repeat([]byte{1}, calls.size), 0)
+	}
+	return func(int, []byte) (int64, error) {
+		if err != nil {
+			return 0, err
+		}
+		fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return 0, err
+		}
+		return jobs.Call[int64](context.Background(), rt, "sum/file", os.NewFile(uintptr(fd), "input"))
+	}
+}
+
+// sumFile reads a file where it is.
+func sumFile(_ context.Context, f *os.File) (int64, error) {
+	defer f.Close()
+	i, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	b, err := unix.Mmap(int(f.Fd()), 0, int(i.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Munmap(b)
+	return peers.SumPages(b), nil
 }
 
 // peerCalls returns what calls a worker of the peer that the flag names.

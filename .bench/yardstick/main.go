@@ -47,7 +47,8 @@
 // calls are calls of a function in a worker, one at a time in each and twice as many at once as
 // there are workers, that read a byte of each page of an input of 100 bytes, 100 kB and 10 MB:
 // beside Node's worker threads (which copy the input, or transfer it, and are no processes),
-// Python's multiprocessing.Pool and protoactor's remote.
+// Python's multiprocessing.Pool, protoactor's remote, and the least that a pool of Go processes can
+// be. With 10 MB also without a copy for each call: a jobs.View, a file in memory, shared memory.
 //
 // -table prints Markdown at the end, the medians of all rounds, instead of JSON.
 package main

@@ -1,7 +1,7 @@
 // A pool of Node's worker threads, as libraries build it: one call at a time in each, the others wait. Calls with an
 // input of size bytes, of which the function reads a byte a page, twice as many at once as there are workers.
-// Arguments: workers, size, seconds, and "transfer" for inputs that change hands instead of being copied. Prints
-// "begin", then how it went, and ends by a signal.
+// Arguments: workers, size, seconds, and "transfer" for inputs that change hands instead of being copied, or "shared"
+// for one in memory that all threads share. Prints "begin", then how it went, and ends by a signal.
 const { Worker, isMainThread, parentPort } = require('node:worker_threads');
 const { performance } = require('node:perf_hooks');
 
@@ -37,7 +37,7 @@ if (!isMainThread) {
     });
     free.push(worker);
   }
-  const shared = new Uint8Array(size).fill(1);
+  const shared = new Uint8Array(process.argv[5] === 'shared' ? new SharedArrayBuffer(size) : size).fill(1);
   const run = async (until, took) => {
     while (performance.now() < until) {
       const began = performance.now();
