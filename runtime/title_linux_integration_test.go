@@ -57,6 +57,7 @@ func TestTitles(t *testing.T) {
 		got := titles(p.PID())
 		return len(got) == 3 && fmt.Sprint(got[of+"web/0"]) == worker && got[of+"web/spare"] != 0 && got[of+"listener"] != 0
 	})
+	p.Await("pool: spare ready") // a worker takes none before
 	spare := titles(p.PID())[of+"web/spare"]
 	if err := syscall.Kill(titles(p.PID())[of+"web/0"], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
