@@ -37,6 +37,9 @@ func TestFrameKinds(t *testing.T) {
 	}
 	owner := map[fdipc.Kind]string{}
 	for dir, kinds := range declaredKinds(t) {
+		if dir == "actors/hosts/internal/trunk" {
+			continue // it joins hosts: its own kinds never come over a channel of the tree
+		}
 		for name, k := range kinds {
 			if !slices.ContainsFunc(frameKinds[dir], func(r [2]fdipc.Kind) bool { return r[0] <= k && k <= r[1] }) {
 				t.Errorf("%s.%s is %#x, out of the ranges of its package", dir, name, k)
