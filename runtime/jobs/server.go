@@ -58,6 +58,9 @@ type runs struct {
 // maxEarly bounds runs.early.
 const maxEarly = 64
 
+// atStep is called by a worker at the steps of a call, with its ID; for tests.
+var atStep = func(step, id string) {}
+
 // Why the context of a call ends. context.Cause tells.
 var (
 	errOver     = errors.New("jobs: the time of the call is over, or its caller has gone")
@@ -223,6 +226,7 @@ func (r *runs) begin(ctx actor.Context, m *run) {
 	go func() {
 		defer r.wait.Done()
 		growStack()
+		atStep("claimed", m.ID)
 		a := r.run(c, caller, m)
 		a.Life, a.ID, a.Run, a.Worker = m.Life, m.ID, m.Run, r.w.ID()
 		why := context.Cause(c)
@@ -235,7 +239,9 @@ func (r *runs) begin(ctx actor.Context, m *run) {
 		cancel(nil)
 		r.w.CountRequests(1)
 		if !cut {
+			atStep("answering", m.ID)
 			r.answer(a)
+			atStep("arrived", m.ID)
 		}
 		m.unmap() // the answer may be a part of it
 		if r.cfg.Fresh {
