@@ -365,7 +365,7 @@ func TestMasterKilled(t *testing.T) {
 	if len(kids) != 3 {
 		t.Fatalf("%d children, want 3", len(kids))
 	}
-	h.begin("/block?ms=10000") // its worker ends with the others
+	h.begin("/block?ms=60000") // its worker ends with the others
 	h.Signal(syscall.SIGKILL)
 	killed := time.Now()
 	h.Wait()
@@ -374,7 +374,7 @@ func TestMasterKilled(t *testing.T) {
 	}
 	took := time.Since(killed)
 	t.Logf("all gone after %v", took)
-	if limit := 2 * time.Second; soak && took > limit || took > 4*limit {
+	if limit := 2 * time.Second; soak && took > limit || took > 20*limit {
 		t.Errorf("all gone after %v, want %v", took, limit)
 	}
 }
