@@ -35,8 +35,8 @@ type Inspection struct {
 
 const maxInspection = 1 << 20
 
-// A Summarizer is an actor that says how it is, for the tree: see [ActorInfo]. Summary may be called
-// by any goroutine from the end of Started on, and does not wait.
+// A Summarizer is an actor that says how it is, for the tree: see [ActorInfo]. Summary may be
+// called by any goroutine from the end of Started on, and does not wait.
 type Summarizer interface {
 	Summary() Summary
 }
@@ -51,13 +51,14 @@ type Summary struct {
 func (s Summary) String() string { return strings.TrimPrefix(s.Kind+": "+s.Text, ": ") }
 
 // An Operator is an actor that can be told to do something by an operator, see [System.Operate].
-// Operate is called on the actor's goroutine, between two messages. do is a verb of the actor's, what
-// the thing that it is about.
+// Operate is called on the actor's goroutine, between two messages. do is a verb of the actor's,
+// what the thing that it is about.
 type Operator interface {
 	Operate(do, what string) error
 }
 
-// ErrNotOperator is wrapped by the error of Operate for an actor that does not implement [Operator].
+// ErrNotOperator is wrapped by the error of Operate for an actor that does not implement
+// [Operator].
 var ErrNotOperator = errors.New("actors: the actor has no Operate method")
 
 // An operation is what is asked of an actor of this process between two messages. It cannot come
@@ -69,8 +70,8 @@ type operationResult struct {
 	err   error
 }
 
-// Inspect returns the state of an actor of this process. id is the actor's name. The request waits in
-// the actor's mailbox behind the messages that were there before; ctx bounds the wait.
+// Inspect returns the state of an actor of this process. id is the actor's name. The request waits
+// in the actor's mailbox behind the messages that were there before; ctx bounds the wait.
 func (s *System) Inspect(ctx context.Context, id string) (Inspection, error) {
 	v, err := s.between(ctx, id, func(user actor.Actor) (any, error) {
 		i, ok := user.(Inspector)
@@ -90,7 +91,8 @@ func (s *System) Inspect(ctx context.Context, id string) (Inspection, error) {
 	return v.(Inspection), nil
 }
 
-// Operate has an actor of this process do something, and returns its error. It waits as Inspect does.
+// Operate has an actor of this process do something, and returns its error. It waits as Inspect
+// does.
 func (s *System) Operate(ctx context.Context, id, do, what string) error {
 	_, err := s.between(ctx, id, func(user actor.Actor) (any, error) {
 		if o, ok := user.(Operator); ok {

@@ -64,8 +64,8 @@ func (o *outcome) end() (end, bool) {
 	return endError, true // also of a worker that says what no worker should
 }
 
-// figures count what becomes of the calls of a queue. They are the queue's, but for the meter, which
-// counts on when a queue is started again.
+// figures count what becomes of the calls of a queue. They are the queue's, but for the meter,
+// which counts on when a queue is started again.
 type figures struct {
 	meter       *tracing.Meter // nil is off
 	pool        attribute.KeyValue

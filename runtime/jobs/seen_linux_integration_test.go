@@ -49,8 +49,8 @@ func (c counting) Start(ctx context.Context, p tracing.ProcessResource, up *trac
 
 func (p countingPipeline) Meter() *tracing.Meter { return p.meter }
 
-// counted returns what is counted of jobs, a line for each series: of a histogram how many values it
-// has, of an age whether there is one.
+// counted returns what is counted of jobs, a line for each series: of a histogram how many values
+// it has, of an age whether there is one.
 func counted(m *tracing.Meter) (lines []string) {
 	for _, p := range m.Collect() {
 		if !strings.HasPrefix(p.Instrument.Name, "coppice.job.") {
@@ -78,8 +78,8 @@ var rewrite = flag.Bool("rewrite", false, "write the golden in testdata")
 
 var secondsOf = regexp.MustCompile(`(_seconds":)[\d.e-]+`)
 
-// lookAt compares what the control endpoint shows of the pool with the golden, releases its key, and
-// looks for the pool in the tree. The tests of coppicectl show the golden.
+// lookAt compares what the control endpoint shows of the pool with the golden, releases its key,
+// and looks for the pool in the tree. The tests of coppicectl show the golden.
 func lookAt(t *testing.T, rt *coppice.Runtime) {
 	t.Helper()
 	h := rt.ControlHandler(coppice.ControlOptions{Writes: true})
@@ -237,7 +237,8 @@ coppice.job.run.duration{coppice.pool.name=work} 10`
 }
 
 // TestTraceOfDeaths: a call that runs again has a span for each wait, of which the later says how
-// the worker ended; one that does not has that in its own span; and one that is refused has the key.
+// the worker ended; one that does not has that in its own span; and one that is refused has the
+// key.
 func TestTraceOfDeaths(t *testing.T) {
 	notShort(t)
 	spans := tracetest.NewSpanRecorder()
