@@ -316,8 +316,8 @@ func (l *Lane) tellLocked() func() {
 }
 
 // deliver hands a frame to the sink, or to the queue of those that wait for it. It is called by the
-// reader; the frame's payload is borrowed, or its own if there is a reservation.
-func (fl *flow) deliver(it item) {
+// reader; the item is borrowed, and so is the frame's payload unless there is a reservation.
+func (fl *flow) deliver(it *item) {
 	l, t := fl.lane, fl.lane.trunk
 	t.mu.Lock()
 	if l.dead {
@@ -330,7 +330,7 @@ func (fl *flow) deliver(it item) {
 		err := l.sink.TrySend(&it.frame)
 		t.mu.Lock()
 		if !errors.Is(err, fdipc.ErrFull) {
-			tell := fl.tookLocked(it, err)
+			tell := fl.tookLocked(it.cost, it.res, err)
 			t.mu.Unlock()
 			tell()
 			return
@@ -348,7 +348,7 @@ func (fl *flow) deliver(it item) {
 		it.frame.Payload = append([]byte(nil), it.frame.Payload...)
 	}
 	t.held += len(it.frame.Payload)
-	fl.queue = append(fl.queue, it)
+	fl.queue = append(fl.queue, *it)
 }
 
 // pump hands the frames of the queue to the sink, until there are none. The trunk waits for it.
@@ -363,7 +363,7 @@ func (fl *flow) pump() {
 		t.mu.Unlock()
 		err := l.sink.Send(l.ctx, &it.frame)
 		t.mu.Lock()
-		fl.tookLocked(it, err)() // nobody is told while pumping
+		fl.tookLocked(it.cost, it.res, err)() // nobody is told while pumping
 	}
 	fl.queue, fl.pumping = nil, false
 	tell := l.tellLocked()
@@ -372,11 +372,11 @@ func (fl *flow) pump() {
 }
 
 // tookLocked notes what came of a frame that the sink was given, and gives the peer credit for it.
-func (fl *flow) tookLocked(it item, err error) (tell func()) {
-	it.res.releaseLocked()
+func (fl *flow) tookLocked(cost int, res *reservation, err error) (tell func()) {
+	res.releaseLocked()
 	l := fl.lane
 	if err == nil {
-		fl.giveLocked(it.cost)
+		fl.giveLocked(cost)
 	} else if !l.dead {
 		l.dropLocked()
 		if l.end == nil {

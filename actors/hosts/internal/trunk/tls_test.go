@@ -1,6 +1,7 @@
 package trunk_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -225,22 +226,26 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// TestTCP: over TCP and TLS, in real time, a trunk comes up, carries frames, is lost, and comes again.
-func TestTCP(t *testing.T) {
+// overTCP starts two hosts that have a trunk over TCP, with TLS or without.
+func overTCP(t testing.TB, secure bool) (hs [2]*host, addresses map[string]string) {
+	t.Helper()
 	ca := newAuthority(t, "shop")
-	var hs []*host
-	addresses := make(map[string]string)
-	for _, name := range []string{"a", "b"} {
+	addresses = make(map[string]string)
+	for i, name := range []string{"a", "b"} {
 		h := &host{name: name, up: make(chan *trunk.Trunk, 10), down: make(chan told, 10), opened: make(chan *trunk.Lane, 10)}
-		m, err := trunk.New(trunk.Config{
-			Cluster: "shop", Self: trunk.Host{Name: name, Boot: "boot" + name}, Files: ca.files(t, name),
+		cfg := trunk.Config{
+			Cluster: "shop", Self: trunk.Host{Name: name, Boot: "boot" + name},
 			Open: func(l *trunk.Lane, info []byte) {
 				if l.Accept(append([]byte("re: "), info...)) == nil {
 					h.opened <- l
 				}
 			},
 			Up: func(t *trunk.Trunk) { h.up <- t }, Down: func(_ *trunk.Trunk, err error) { h.down <- told{err} },
-		})
+		}
+		if secure {
+			cfg.Files = ca.files(t, name)
+		}
+		m, err := trunk.New(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,14 +256,27 @@ func TestTCP(t *testing.T) {
 		h.Mesh, addresses[name] = m, l.Addr().String()
 		go m.Serve(l) //nolint:errcheck // it ends with Close
 		t.Cleanup(func() { m.Close() })
-		hs = append(hs, h)
+		hs[i] = h
 	}
-	for range 3 {
-		for _, h := range hs {
-			h.SetPeers(addresses)
+	for _, h := range hs {
+		h.SetPeers(addresses)
+	}
+	<-hs[0].up
+	<-hs[1].up
+	return hs, addresses
+}
+
+// TestTCP: over TCP and TLS, in real time, a trunk comes up, carries frames, is lost, and comes again.
+func TestTCP(t *testing.T) {
+	hs, addresses := overTCP(t, true)
+	for i := range 3 {
+		if i > 0 {
+			for _, h := range hs {
+				h.SetPeers(addresses)
+			}
+			<-hs[0].up
+			<-hs[1].up
 		}
-		<-hs[0].up
-		<-hs[1].up
 		sink := &collector{}
 		l, _, ended := open(t, hs[0], hs[1], sink)
 		for i := range 200 {
@@ -277,5 +295,44 @@ func TestTCP(t *testing.T) {
 			t.Error(err)
 		}
 		<-hs[0].down
+	}
+}
+
+// counter is a Sink that counts, and tells when it has as many as it waits for.
+type counter struct {
+	n, want int
+	done    chan struct{}
+}
+
+func (c *counter) TrySend(*fdipc.Frame) error {
+	if c.n++; c.n == c.want {
+		close(c.done)
+	}
+	return nil
+}
+
+func (c *counter) Send(context.Context, *fdipc.Frame) error { panic("there was room") }
+
+// BenchmarkSend: a frame of 64 bytes goes to the sink of another host, over TCP on loopback.
+func BenchmarkSend(b *testing.B) {
+	for name, secure := range map[string]bool{"plain": false, "TLS": true} {
+		b.Run(name, func(b *testing.B) {
+			hs, _ := overTCP(b, secure)
+			l, _, err := hs[0].Trunk("b").Open(b.Context(), nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			sink := &counter{want: b.N, done: make(chan struct{})}
+			(<-hs[1].opened).Join(sink, nil)
+			f := numbered(fdipc.Data, 1, 64)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				if err := l.Send(b.Context(), f); err != nil {
+					b.Fatal(err)
+				}
+			}
+			<-sink.done
+		})
 	}
 }

@@ -23,7 +23,7 @@ const (
 	windowBudget = 64 << 20  // for windows beyond the base, of all lanes
 	longBudget   = 128 << 20 // for frames in pieces, of all lanes
 	maxLanes     = 1024      // open at a time
-	queueRoom    = 256 << 10 // waits for the network; then Send waits
+	queueRoom    = 1 << 20   // waits for the network; then Send waits
 	maxQueue     = 1 << 20   // waits for the network of what a peer makes us say; it reads nothing
 	readBuffer   = 128 << 10
 	writeChunk   = 64 << 10
@@ -45,6 +45,7 @@ type Trunk struct {
 	conn    net.Conn // with TLS, if there is any
 	watch   *watched // below it
 	in      *bufio.Reader
+	item    item // the reader's, to be delivered: one for all
 	peer    Host
 	number  uint64 // of the trunks between the two hosts, as the lower boot counts
 	dialled bool
@@ -550,7 +551,8 @@ func (t *Trunk) handleData(h header, body []byte, more bool) error {
 	if !p.more && !p.continues {
 		t.mu.Unlock()
 		p.frame.Payload, p.frame.More = p.payload, more
-		fl.deliver(item{frame: p.frame, cost: cost})
+		t.item = item{frame: p.frame, cost: cost}
+		fl.deliver(&t.item)
 		return nil
 	}
 	if p.cut {
@@ -575,7 +577,7 @@ func (t *Trunk) handleData(h header, body []byte, more bool) error {
 	if err != nil || !done {
 		return err
 	}
-	it := item{frame: fl.part.frame, res: res}
+	it := &item{frame: fl.part.frame, res: res}
 	fl.part = nil
 	t.mu.Lock()
 	fl.partRes = nil
