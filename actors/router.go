@@ -15,7 +15,8 @@ type router struct{ *parts }
 
 var errNil = fmt.Errorf("%w: message is nil", ErrMalformed)
 
-func (r *router) send(ctx context.Context, pid *actor.PID, msg any) error {
+// send sends msg with the span of ctx, and waits under wait; if that is atOnce, not at all.
+func (r *router) send(ctx, wait context.Context, pid *actor.PID, msg any) error {
 	if msg == nil {
 		return errNil
 	}
@@ -27,8 +28,12 @@ func (r *router) send(ctx context.Context, pid *actor.PID, msg any) error {
 	if h := traceHeader(ctx); h != nil {
 		m = &actor.MessageEnvelope{Header: h, Message: msg}
 	}
-	err := r.deliver(ctx, pid, m)
-	if err != nil {
+	err := r.deliver(wait, pid, m)
+	switch {
+	case err == nil:
+	case wait == atOnce && (errors.Is(err, context.Canceled) || errors.Is(err, ErrBusy)):
+		return ErrBusy // and nothing has become of it
+	default:
 		r.notSent(pid, msg, err)
 	}
 	return err

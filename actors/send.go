@@ -16,11 +16,28 @@ import (
 // msg is the receiver's afterwards, as are the handles it carries. A span in ctx goes with it; see
 // [Context].
 func (s *System) Send(ctx context.Context, pid *actor.PID, msg any) error {
-	if err := s.router.send(ctx, pid, msg); err != nil {
+	if err := s.router.send(ctx, ctx, pid, msg); err != nil {
 		return fmt.Errorf("actors: send to %s: %w", pidString(pid), err)
 	}
 	return nil
 }
+
+// TrySend is Send for who must not wait. [ErrBusy] says that it would have to: then msg is still the
+// caller's, and no dead letter. msg has no handles: those would be closed. The end of ctx has no
+// effect.
+func (s *System) TrySend(ctx context.Context, pid *actor.PID, msg any) error {
+	if err := s.router.send(ctx, atOnce, pid, msg); err != nil {
+		return fmt.Errorf("actors: send to %s: %w", pidString(pid), err)
+	}
+	return nil
+}
+
+// atOnce is the context of what does not wait.
+var atOnce = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 // Poison asks the actor to end after the messages that are queued, and waits for its end under ctx.
 // Its reason is Normal. Poison of an actor that does not exist returns nil.

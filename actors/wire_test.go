@@ -167,6 +167,9 @@ func TestSendWaitsForRoomUnderItsBound(t *testing.T) {
 		t.Fatalf("Send: %v", err)
 	}
 	s.Actor().Root.Send(pid, "x") // an actor's Send has no context
+	if err := s.TrySend(ctx, pid, "x"); !errors.Is(err, ErrBusy) {
+		t.Fatalf("TrySend: %v", err)
+	}
 	total, latest := s.DeadLetters()
 	if total != 2 || !errors.Is(latest[1].Err, ErrBusy) {
 		t.Fatalf("dead letters %v", latest)
