@@ -302,7 +302,7 @@ func (b *body) one(set func(h any) error) error {
 	return nil
 }
 
-// fromFile reads the file into the bytes.
+// fromFile reads the file into the bytes. Its size is the peer's word.
 func (b *body) fromFile() error {
 	f, err := asFile(b.handles[0])
 	if err != nil {
@@ -310,6 +310,13 @@ func (b *body) fromFile() error {
 	}
 	b.handles = b.handles[1:]
 	defer f.Close()
+	s, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if s.Size() != int64(b.Size) {
+		return fmt.Errorf("the file in memory has %d bytes, not %d", s.Size(), b.Size)
+	}
 	b.Bytes = make([]byte, b.Size)
 	b.Size = 0
 	_, err = io.ReadFull(io.NewSectionReader(f, 0, int64(len(b.Bytes))), b.Bytes)

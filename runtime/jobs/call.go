@@ -60,8 +60,8 @@ func (p *Pending[Out]) Wait() (Out, error) {
 type ProgressFunc func(b *body)
 
 // OnProgress returns the ProgressFunc that calls f with each report of the type T; others are
-// dropped. f runs on one goroutine, report after report, before the call has returned its answer,
-// and holds up nothing but the reports behind it.
+// dropped. f runs on one goroutine, report after report, before the call has returned its answer;
+// [Report] waits for it. If the call ends without an answer, as with its context, f may still run.
 func OnProgress[T any](f func(T)) ProgressFunc {
 	return func(b *body) {
 		if v, err := decode[T](b); err == nil {
@@ -77,6 +77,7 @@ type progressActor struct{ f ProgressFunc }
 func (a progressActor) Receive(ctx actor.Context) {
 	if m, ok := ctx.Message().(*progress); ok {
 		a.f(&m.body)
+		ctx.Respond(true)
 	}
 }
 
@@ -97,6 +98,9 @@ func call[Out, In any](ctx context.Context, c Caller, target string, in In, o Op
 		return out, &RefusedError{err.Error()}
 	}
 	defer b.close()
+	if ctx.Err() != nil {
+		return out, &CanceledError{context.Cause(ctx)}
+	}
 	sys := c.System()
 	m := &submit{
 		ID: sys.Address() + "/" + strconv.FormatUint(numbers.Add(1), 36), From: sys.Address(), Func: name,
@@ -108,7 +112,7 @@ func call[Out, In any](ctx context.Context, c Caller, target string, in In, o Op
 		if err != nil {
 			return out, s.failed(err)
 		}
-		defer func() { _ = sys.Poison(context.WithoutCancel(ctx), pid) }() // after the reports
+		defer func() { _ = sys.Stop(atOnce, pid) }() // Report has waited for what it does
 		m.Progress = pid.Id
 	}
 	answer, err := s.ask(&b)
@@ -176,24 +180,32 @@ func (s *caller) ask(b *body) (*outcome, error) {
 
 // failed returns the error of a call that was not answered by the queue.
 func (s *caller) failed(err error) error {
-	if s.ctx.Err() != nil {
+	switch {
+	case s.ctx.Err() != nil:
 		s.cancel()
 		return &CanceledError{context.Cause(s.ctx)}
+	case errors.Is(err, actors.ErrMalformed), errors.Is(err, actors.ErrType):
+		return &RefusedError{err.Error()}
+	case errors.Is(err, actors.ErrFull), errors.Is(err, actors.ErrBusy), errors.Is(err, actors.ErrTooMany):
+		return &FullError{Err: err}
 	}
 	return &GoneError{s.pool, err}
 }
 
-// cancel tells the queue that the call, or its place, is not wanted any more. On an error the queue
-// has ended, and the call with it.
+// cancel tells the queue that the call, or its place, is not wanted any more. It does not wait.
 func (s *caller) cancel() {
-	_ = s.sys.Send(context.WithoutCancel(s.ctx), s.queue, cancel{s.m.ID})
+	go func() { // ends when the master reads, or replyWait is over
+		ctx, stop := context.WithTimeout(context.Background(), replyWait)
+		defer stop()
+		_ = s.sys.Send(ctx, s.queue, cancel{s.m.ID}) // on an error the queue has ended, or runs the call for nobody
+	}()
 }
 
 // err returns what became of the call, if that is not an answer.
 func (o *outcome) err(opts Options) error {
 	switch o.What {
 	case rules.Full, rules.Wait, rules.Place, rules.Dropped:
-		return &FullError{o.Number}
+		return &FullError{Bound: o.Number}
 	case rules.Quarantined:
 		return &QuarantinedError{opts.Key, o.Number, o.Text, o.Timeout}
 	case rules.Expired:

@@ -82,16 +82,26 @@ func (e *QuarantinedError) Error() string {
 	return fmt.Sprintf("jobs: key %q is quarantined, for %d deaths, the last: %s", e.Key, e.Deaths, e.Reason)
 }
 
-// A FullError says that the queue had no room for the call.
-type FullError struct{ Bound int }
+// A FullError says that the queue had no room for the call, or, with Err, that the way to it had
+// none. The call has not run.
+type FullError struct {
+	Bound int
+	Err   error // of package actors
+}
 
 func (e *FullError) Error() string {
+	if e.Err != nil {
+		return "jobs: " + e.Err.Error()
+	}
 	return fmt.Sprintf("jobs: %d calls wait, which is all that may", e.Bound)
 }
 
-// A TooLargeError says that an input or an answer is longer than Config.MaxBytes.
+// Unwrap returns Err.
+func (e *FullError) Unwrap() error { return e.Err }
+
+// A TooLargeError says that an input, an answer or a report is longer than Config.MaxBytes.
 type TooLargeError struct {
-	Answer    bool // it is the answer, and the call has run
+	Answer    bool // it is the answer, and the call has run; or a report
 	Size, Max int  // in bytes
 }
 
@@ -103,8 +113,8 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("jobs: the %s has %d bytes, more than %d", what, e.Size, e.Max)
 }
 
-// A GoneError says that there is no such pool, or that its queue ended with the call in it; the
-// call may have run.
+// A GoneError says that there is no such pool, that its queue ended with the call in it, or that the
+// answer could not come: Err has which. Unless that is actors.ErrNoActor the call may have run.
 type GoneError struct {
 	Pool string
 	Err  error // of package actors
@@ -116,7 +126,7 @@ func (e *GoneError) Error() string { return fmt.Sprintf("jobs: pool %s: %v", e.P
 func (e *GoneError) Unwrap() error { return e.Err }
 
 // A RefusedError says that the call cannot be made: the pool has no such function, or a value
-// cannot be encoded, or is not what the function takes or the caller expects.
+// cannot be encoded, or cannot cross, or is not what the function takes or the caller expects.
 type RefusedError struct{ Why string }
 
 func (e *RefusedError) Error() string { return "jobs: refused: " + e.Why }

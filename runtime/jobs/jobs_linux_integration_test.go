@@ -359,8 +359,114 @@ func TestValues(t *testing.T) {
 	if _, err := do(t, rt, order{Do: "report", N: 100}, jobs.Options{Progress: jobs.OnProgress(func(i int) { got = append(got, i) })}); err != nil {
 		t.Error(err)
 	}
-	if !slices.IsSorted(got) {
+	if len(got) != 100 || !slices.IsSorted(got) {
 		t.Error("reports out of order:", got)
+	}
+}
+
+// TestReports has a call report, short and long values: each comes, in order, before the next is
+// made. One that is too long does not. A caller that does not take one is held up until the end of
+// its context, and not beyond.
+func TestReports(t *testing.T) {
+	var made atomic.Int32
+	rt := runtimetest.Tree(t, coppice.Config{ListenerIsolation: coppice.GoroutineIsolation, Children: []coppice.ChildSpec{jobs.Pool(
+		jobs.Config{Pool: coppice.Pool{Name: "work", Size: 1, Isolation: coppice.GoroutineIsolation}, MaxBytes: 256 << 10},
+		jobs.Handle("work", func(ctx context.Context, n int) (bool, error) {
+			for i := range 50 {
+				if err := jobs.Report(ctx, append(make([]byte, n), byte(i))); err != nil {
+					return false, err
+				}
+				made.Add(1)
+			}
+			return true, nil
+		}),
+	)}})
+	for _, n := range []int{0, 200 << 10} {
+		made.Store(0)
+		var got []int
+		all, err := jobs.Start[bool](t.Context(), rt, "work", n, jobs.Options{Progress: jobs.OnProgress(func(b []byte) {
+			if i := int(b[n]); i != len(got) || int(made.Load()) != i {
+				t.Errorf("report %d is %d, and %d had been made", len(got), i, made.Load())
+			}
+			got = append(got, len(b))
+		})}).Wait()
+		if !all || err != nil || len(got) != 50 {
+			t.Errorf("%d reports of %d bytes, %v", len(got), n, err)
+		}
+	}
+	_, err := jobs.Call[bool](t.Context(), rt, "work", 256<<10)
+	fails(t, err, func(e *jobs.FuncError) bool { return strings.Contains(e.Text, "262145 bytes, more than 262144") })
+	began, over := make(chan struct{}), make(chan struct{})
+	defer close(over)
+	ctx, cancel := context.WithCancel(t.Context())
+	p := jobs.Start[bool](ctx, rt, "work", 0, jobs.Options{Progress: jobs.OnProgress(func([]byte) { close(began); <-over })})
+	<-began
+	cancel()
+	_, err = p.Wait()
+	fails(t, err, func(*jobs.CanceledError) bool { return true })
+}
+
+// TestCallerThatDoesNotRead stops a process with many calls, has them all answered, which is more
+// than its channel takes, and continues it: it gets each answer.
+func TestCallerThatDoesNotRead(t *testing.T) {
+	notShort(t)
+	const calls = 1000
+	var pid atomic.Int32
+	gate := make(chan struct{})
+	rt := runtimetest.Tree(t, coppice.Config{Children: []coppice.ChildSpec{
+		jobs.Pool(jobs.Config{Pool: coppice.Pool{Name: "work", Size: 1, Isolation: coppice.GoroutineIsolation}, PerWorker: calls},
+			jobs.Handle("work", func(_ context.Context, from int) (string, error) {
+				pid.Store(int32(from))
+				<-gate
+				return strings.Repeat("x", 15_000), nil
+			})),
+		coppice.Pool{Name: "caller", Size: 1, Restart: supervisor.Temporary, Worker: func(ctx context.Context, w *coppice.Worker) error {
+			var all []*jobs.Pending[string]
+			for range calls {
+				all = append(all, jobs.Start[string](ctx, w, "work", os.Getpid(), jobs.Options{}))
+			}
+			if err := w.Ready(); err != nil {
+				return err
+			}
+			failed := 0
+			for _, p := range all {
+				if s, err := p.Wait(); err != nil || len(s) != 15_000 {
+					failed++
+				}
+			}
+			if failed == 0 {
+				syscall.Exit(60)
+			}
+			return fmt.Errorf("%d calls failed", failed)
+		}},
+	}})
+	counts := func(what string, holds func(jobs.Status) bool) {
+		t.Helper()
+		runtimetest.Eventually(t, what, func() bool {
+			s, err := jobs.StatusOf(t.Context(), rt, "work")
+			return err == nil && holds(s)
+		})
+	}
+	counts("all calls to run", func(s jobs.Status) bool { return s.Running == calls })
+	if err := syscall.Kill(int(pid.Load()), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	runtimetest.Eventually(t, "the caller to stop", func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid.Load()))
+		return err == nil && bytes.Contains(b, []byte(") T "))
+	})
+	close(gate)
+	counts("all to be answered", func(s jobs.Status) bool { return s.Answered == calls })
+	if err := syscall.Kill(int(pid.Load()), syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	for ev := range rt.Events(0).All(t.Context()) {
+		if ev.Kind == coppice.ChildExited && ev.Path == "caller/0" {
+			if exit, ok := errors.AsType[*coppice.Exit](ev.Reason.Err()); !ok || exit.Code != 60 {
+				t.Error(ev)
+			}
+			return
+		}
 	}
 }
 
@@ -375,16 +481,20 @@ func TestScratch(t *testing.T) {
 	if _, err := os.Stat(r.Text); r.Text == "" || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%q: %v", r.Text, err)
 	}
+	base := filepath.Dir(r.Text)
+	for id := range 20 { // another user of the machine may, and foretell the IDs of workers
+		if err := os.WriteFile(filepath.Join(base, strconv.Itoa(id)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	_, err = do(t, rt, order{Do: "scratch exit"}, jobs.Options{})
 	fails(t, err, func(*jobs.DiedError) bool { return true })
-	of := filepath.Dir(r.Text) // the worker's, whose ID it has
-	for deadline := time.Now().Add(runtimetest.Patience); ; runtime.Gosched() {
-		if _, err := os.Stat(of); errors.Is(err, os.ErrNotExist) {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the directory of a dead worker stays: ", of)
-		}
+	runtimetest.Eventually(t, "the end of the directory of a dead worker", func() bool {
+		dirs, err := filepath.Glob(filepath.Join(base, "*-*"))
+		return err == nil && len(dirs) == 0
+	})
+	if _, err := do(t, rt, order{Do: "scratch"}, jobs.Options{}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -570,7 +680,8 @@ func atRest(t *testing.T) (now rest) {
 	return now
 }
 
-// TestMap has results in the order of the inputs, or as they come, and ends early.
+// TestMap has results in the order of the inputs, or as they come, and ends early: it leaves the
+// loop, or has the context end, of which the last result then tells.
 func TestMap(t *testing.T) {
 	rt := tree(t, jobs.Config{Pool: coppice.Pool{Size: 2}})
 	in := func(yield func(order) bool) {
@@ -586,6 +697,22 @@ func TestMap(t *testing.T) {
 			if seen[r.Index] = true; len(seen) == 50 {
 				break
 			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var last jobs.Result[report]
+		n, ends := 0, map[string]int{}
+		for last = range jobs.Map[report](ctx, rt, "work", in, jobs.MapOptions{Concurrency: 2, Unordered: unordered}) {
+			if n++; n == 3 {
+				cancel()
+			}
+			ends[fmt.Sprintf("%T", last.Err)]++
+		}
+		if ends["*jobs.CanceledError"] == 0 {
+			t.Error("results that say nothing of the end of the context:", ends)
+		}
+		cancel()
+		if !unordered { // else what was begun may end after what was not
+			fails(t, last.Err, func(*jobs.CanceledError) bool { return last.Index == n-1 })
 		}
 	}
 }

@@ -27,8 +27,11 @@ type MapOptions struct {
 }
 
 // Map calls a function for each input and yields what came of each. A goroutine ranges over in, as
-// far ahead as Concurrency allows. When the loop over the results ends early, or ctx, the calls are
-// cancelled and no more begin; Map returns when all have ended, and in has returned.
+// far ahead as Concurrency allows; a panic of in is the process's end. When ctx ends, so do the
+// calls that have begun, and no more begin: if an input is left, the next one has a result too, a
+// [CanceledError], and none comes behind it in the order of the inputs. So it is when the loop over
+// the results ends early; what it has not seen is left to the garbage collector. Map returns when
+// all calls have ended, and in has returned.
 //
 //	for r := range jobs.Map[Thumb](ctx, w, "resize", slices.Values(images), jobs.MapOptions{}) { … }
 func Map[Out, In any](ctx context.Context, c Caller, target string, in iter.Seq[In], o MapOptions) iter.Seq[Result[Out]] {
@@ -39,48 +42,38 @@ func Map[Out, In any](ctx context.Context, c Caller, target string, in iter.Seq[
 		ctx, cancel := context.WithCancel(ctx)
 		var wait sync.WaitGroup
 		defer wait.Wait()
-		defer cancel()
 		room := make(chan struct{}, o.Concurrency)
-		results := make(chan chan Result[Out], 4*o.Concurrency) // each gets one
-		shared := make(chan Result[Out])
+		results := make(chan chan Result[Out], 4*o.Concurrency)  // each gets one
+		shared := make(chan Result[Out], cap(results)+cap(room)) // nobody waits to put one in
+		defer func() {
+			cancel()
+			for range results { // none is looked at
+			}
+		}()
 		wait.Go(func() { // ends with in, or ctx
 			defer close(results)
-			i := -1
+			i := 0
 			for v := range in {
-				select {
-				case room <- struct{}{}:
-				case <-ctx.Done():
-					return
-				}
-				i++
+				room <- struct{}{} // the calls end soon after ctx
 				out := shared
 				if !o.Unordered {
 					out = make(chan Result[Out], 1)
 				}
-				select {
-				case results <- out:
-				case <-ctx.Done():
-					return
-				}
-				index := i
+				results <- out
+				index, ended := i, ctx.Err() != nil
 				wait.Go(func() { // ends with the call
 					v, err := call[Out](ctx, c, target, v, o.Options)
+					out <- Result[Out]{index, v, err}
 					<-room
-					select {
-					case out <- Result[Out]{index, v, err}:
-					case <-ctx.Done():
-					}
 				})
+				if ended { // this call says so
+					return
+				}
+				i++
 			}
 		})
 		for r := range results {
-			var got Result[Out]
-			select {
-			case got = <-r:
-			case <-ctx.Done():
-				return
-			}
-			if !yield(got) {
+			if !yield(<-r) {
 				return
 			}
 		}

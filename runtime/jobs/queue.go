@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -20,9 +22,6 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
-
-// replyWait bounds how long the queue tries to give an answer to a process that does not read.
-const replyWait = 30 * time.Second
 
 // queueActor drives the rules: it turns messages into events and effects into messages. It is an
 // actor of the master, and decides nothing. All of its fields belong to the actor's goroutine, but
@@ -42,9 +41,10 @@ type queueActor struct {
 	askers  map[string]*actor.PID // of those who wait for a place
 	workers map[int]string        // names
 	leaving map[int]*actor.PID    // workers that wait until they have left, and whom to tell
-	callers map[string]bool       // addresses of processes that are monitored
 	timer   *time.Timer
 	at      rules.Time // when the timer fires; 0 = it does not run
+
+	sendQueues map[string]*sendQueue // of other processes, by address; they are monitored
 
 	figures
 
@@ -59,6 +59,10 @@ type pendingCall struct {
 	ctx    context.Context // with the caller's span
 	span   trace.Span      // it waits in the queue; nil: it does not, or nobody looks
 	worker string          // the name of the one that has it
+
+	live    context.Context // ends with the call; nil: its caller wants no reports
+	end     context.CancelFunc
+	reports atomic.Int32 // that are on their way to the caller
 
 	came, handed time.Time // handed is zero while it does not run
 	run, on      int       // its last run, and the ID of the worker
@@ -77,7 +81,7 @@ type undelivered struct {
 
 func newQueue(cfg Config) *queueActor {
 	return &queueActor{
-		cfg: cfg, calls: map[string]*pendingCall{}, askers: map[string]*actor.PID{}, workers: map[int]string{}, leaving: map[int]*actor.PID{}, callers: map[string]bool{},
+		cfg: cfg, calls: map[string]*pendingCall{}, askers: map[string]*actor.PID{}, workers: map[int]string{}, leaving: map[int]*actor.PID{}, sendQueues: map[string]*sendQueue{},
 		rules: rules.New(rules.Config{
 			PerWorker: cfg.PerWorker, Queue: cfg.Queue, Block: cfg.Block, Once: cfg.Fresh, Quarantine: cfg.Poison.rules(),
 		}),
@@ -98,7 +102,7 @@ func (q *queueActor) Receive(ctx actor.Context) {
 		}
 		q.endFigures()
 		for _, c := range q.calls {
-			c.submit.close()
+			c.close()
 			c.left(endGone.String(), "the queue has ended")
 		}
 		if q.scratch != "" {
@@ -115,12 +119,12 @@ func (q *queueActor) Receive(ctx actor.Context) {
 		q.step(rules.Event{Kind: rules.Cancel, ID: m.ID})
 	case joining:
 		q.workers[m.ID] = m.Name
-		ctx.Respond(welcome{q.life})
-		q.step(rules.Event{Kind: rules.Join, Worker: m.ID})
 		q.watch(ctx, strconv.Itoa(m.ID))
+		q.respond(ctx, welcome{q.life})
+		q.step(rules.Event{Kind: rules.Join, Worker: m.ID})
 	case leave:
 		if m.Life != q.life || q.workers[m.ID] == "" {
-			q.send(context.Background(), ctx.Sender(), left{}, false, nil) // it has nothing of this queue
+			q.respond(ctx, left{}) // it has nothing of this queue
 			return
 		}
 		q.leaving[m.ID] = ctx.Sender()
@@ -135,9 +139,7 @@ func (q *queueActor) Receive(ctx actor.Context) {
 		q.answer = nil
 		m.close() // unless the caller got it
 	case *progress:
-		if c := q.calls[m.ID]; c != nil && c.submit.Progress != "" && m.Life == q.life && m.Run == c.run {
-			q.send(context.Background(), actor.NewPID(c.submit.From, c.submit.Progress), m, m.handles != nil, nil)
-		}
+		q.report(ctx, m)
 	case *actors.Down:
 		q.down(m)
 	case undelivered:
@@ -146,9 +148,9 @@ func (q *queueActor) Receive(ctx actor.Context) {
 		q.at = 0
 		q.step(rules.Event{Kind: rules.Wake})
 	case statusRequest:
-		ctx.Respond(q.status())
+		q.respond(ctx, q.status())
 	case release:
-		ctx.Respond(q.release(m.Key))
+		q.respond(ctx, q.release(m.Key))
 	}
 }
 
@@ -172,13 +174,13 @@ func (q *queueActor) start(ctx actor.Context) {
 func (q *queueActor) submit(ctx actor.Context, m *submit) {
 	if m.size() > q.cfg.MaxBytes {
 		q.refused(m)
-		ctx.Respond(q.count(&outcome{Answer: isTooLarge, Number: m.size(), Max: q.cfg.MaxBytes}))
+		q.respond(ctx, q.count(&outcome{Answer: isTooLarge, Number: m.size(), Max: q.cfg.MaxBytes}))
 		return
 	}
 	o := m.Options.options().with(q.cfg.Defaults)
 	if o.Idempotent && m.hasOwn() {
 		q.refused(m)
-		ctx.Respond(q.count(&outcome{Answer: isRefusal, Text: "an input with handles moves to the worker that runs it: the call cannot run again, so it is not idempotent"}))
+		q.respond(ctx, q.count(&outcome{Answer: isRefusal, Text: "an input with handles moves to the worker that runs it: the call cannot run again, so it is not idempotent"}))
 		return
 	}
 	q.watch(ctx, m.From)
@@ -189,6 +191,9 @@ func (q *queueActor) submit(ctx actor.Context, m *submit) {
 	m.Options = wireOptions{Key: o.Key, Timeout: o.Timeout}
 	p := &pendingCall{submit: m, asker: ctx.Sender(), ctx: actors.Context(ctx), came: time.Now()}
 	p.queued()
+	if m.Progress != "" {
+		p.live, p.end = context.WithCancel(context.Background())
+	}
 	q.calls[m.ID] = p
 	q.step(rules.Event{Kind: rules.Submit, Call: c})
 }
@@ -199,17 +204,18 @@ func (q *queueActor) refused(m *submit) {
 	q.step(rules.Event{Kind: rules.Cancel, ID: m.ID})
 }
 
-// watch has the queue told when a process ends. The master's end is the queue's own.
-func (q *queueActor) watch(ctx actor.Context, address string) {
-	if address != q.self.Address && !q.callers[address] {
-		q.callers[address] = true
-		q.sys.MonitorFrom(ctx, actors.ProcessPID(address))
+// close is for a call that is over.
+func (c *pendingCall) close() {
+	c.submit.close()
+	if c.end != nil {
+		c.end()
 	}
 }
 
 func (q *queueActor) down(m *actors.Down) {
 	address := m.PID.Address
-	delete(q.callers, address)
+	delete(q.sendQueues, address)
+	maps.DeleteFunc(q.askers, func(_ string, asker *actor.PID) bool { return asker.Address == address })
 	q.step(rules.Event{Kind: rules.Gone, From: address})
 	id, err := strconv.Atoi(address)
 	if err != nil || q.workers[id] == "" {
@@ -221,7 +227,12 @@ func (q *queueActor) down(m *actors.Down) {
 	delete(q.workers, id)
 	delete(q.leaving, id)
 	if q.scratch != "" {
-		go func() { _ = os.RemoveAll(filepath.Join(q.scratch, address)) }() // ends by itself; the queue's end removes what it leaves
+		go func() { // ends by itself; the queue's end removes what it leaves
+			dirs, _ := filepath.Glob(filepath.Join(q.scratch, address+"-*"))
+			for _, dir := range dirs {
+				_ = os.RemoveAll(dir)
+			}
+		}()
 	}
 }
 
@@ -273,13 +284,13 @@ func (q *queueActor) step(ev rules.Event) {
 		case rules.Hand:
 			q.hand(e)
 		case rules.Soft:
-			q.send(context.Background(), serverPID(e.Worker), soft{e.ID, e.Run}, false, nil)
+			q.send(context.Background(), serverPID(e.Worker), soft{e.ID, e.Run}, nil)
 		case rules.Kill:
 			q.kill(e.Worker, coppice.KilledCall)
 		case rules.Reply:
 			q.reply(e)
 		case rules.Left:
-			q.send(context.Background(), q.leaving[e.Worker], left{}, false, nil)
+			q.send(context.Background(), q.leaving[e.Worker], left{}, nil)
 			delete(q.leaving, e.Worker)
 		}
 	}
@@ -313,7 +324,7 @@ func (q *queueActor) hand(e rules.Effect) {
 		return
 	}
 	m := &run{Life: q.life, ID: e.ID, Func: c.submit.Func, Run: e.Run, Scratch: q.scratch, body: b}
-	q.send(c.ctx, serverPID(e.Worker), m, b.handles != nil, failed)
+	q.send(c.ctx, serverPID(e.Worker), m, failed)
 }
 
 // reply tells the caller.
@@ -322,12 +333,12 @@ func (q *queueActor) reply(e rules.Effect) {
 	if c == nil || e.Outcome == rules.Place { // to a reserve
 		if asker := q.askers[e.ID]; asker != nil {
 			delete(q.askers, e.ID)
-			q.send(context.Background(), asker, q.count(&outcome{What: e.Outcome, Number: q.cfg.Queue}), false, nil)
+			q.send(context.Background(), asker, q.count(&outcome{What: e.Outcome, Number: q.cfg.Queue}), nil)
 		}
 		return
 	}
 	delete(q.calls, e.ID)
-	c.submit.close()
+	c.close()
 	o := &outcome{What: e.Outcome, Worker: c.worker, Number: e.Deaths, Timeout: c.submit.Options.Timeout}
 	if e.Outcome == rules.Dropped {
 		c.refused(q.count(o))
@@ -359,42 +370,5 @@ func (q *queueActor) reply(e rules.Effect) {
 		}
 	}
 	c.refused(q.count(o))
-	q.send(context.Background(), c.asker, o, o.handles != nil, nil)
-}
-
-// atOnce is the context of a send that does not wait.
-var atOnce = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
-
-// send sends m with the span of ctx, and does not wait: what does not go at once, or has handles,
-// goes by a goroutine, which ends within replyWait. failed is called by any goroutine; nil = it
-// does not matter.
-func (q *queueActor) send(ctx context.Context, pid *actor.PID, m any, handles bool, failed func(error)) {
-	if !handles {
-		now := atOnce
-		if s := trace.SpanFromContext(ctx); s.SpanContext().IsValid() {
-			now = trace.ContextWithSpan(atOnce, s)
-		}
-		err := q.sys.Send(now, pid, m)
-		switch {
-		case err == nil:
-			return
-		case !errors.Is(err, context.Canceled) && !errors.Is(err, actors.ErrBusy) && !errors.Is(err, actors.ErrFull):
-			if failed != nil {
-				failed(err)
-			}
-			return
-		}
-	}
-	sys := q.sys
-	go func() {
-		ctx, cancel := context.WithTimeout(ctx, replyWait)
-		defer cancel()
-		if err := sys.Send(ctx, pid, m); err != nil && failed != nil {
-			failed(err)
-		}
-	}()
+	q.send(context.Background(), c.asker, o, nil)
 }

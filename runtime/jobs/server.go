@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 	goruntime "runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -269,16 +267,12 @@ func (r *runs) answer(a *answer) {
 	_ = r.w.System().Send(context.Background(), r.queue, refusal) // on an error the queue has ended
 }
 
-// dir returns the name of the run's directory, which no other run has.
-func (m *run) dir() string {
-	return strings.ReplaceAll(m.ID, "/", "-") + "." + strconv.Itoa(m.Run)
-}
-
 // callState is what the functions of this package find in the context of a call.
 type callState struct {
-	scratch string
-	run     int
-	report  func(b body) error
+	*runs
+	*run
+	scratch   string
+	reporting chan struct{} // has room for one
 }
 
 type callKey struct{}
@@ -290,12 +284,10 @@ func (r *runs) run(ctx, caller context.Context, m *run) (a *answer) {
 	if !ok {
 		return &answer{Kind: isRefusal, Text: fmt.Sprintf("the pool has no function %q", m.Func)}
 	}
-	state := &callState{run: m.Run, report: func(b body) error {
-		return r.w.System().Send(context.Background(), r.queue, &progress{Life: m.Life, ID: m.ID, Run: m.Run, body: b})
-	}}
+	state := &callState{runs: r, run: m, reporting: make(chan struct{}, 1)}
 	if m.Scratch != "" {
-		state.scratch = filepath.Join(m.Scratch, strconv.Itoa(r.w.ID()), m.dir())
-		if err := os.MkdirAll(state.scratch, 0o700); err != nil {
+		var err error // its name cannot be foretold: other users of the machine may write where it is
+		if state.scratch, err = os.MkdirTemp(m.Scratch, strconv.Itoa(r.w.ID())+"-"); err != nil {
 			return &answer{Kind: isRefusal, Text: err.Error()}
 		}
 		defer os.RemoveAll(state.scratch)
@@ -321,6 +313,19 @@ func (r *runs) run(ctx, caller context.Context, m *run) (a *answer) {
 	return &answer{body: out}
 }
 
+// report sends a report, and waits until the caller has had it.
+func (s *callState) report(ctx context.Context, b body) error {
+	select {
+	case s.reporting <- struct{}{}:
+	case <-ctx.Done():
+		b.close()
+		return context.Cause(ctx)
+	}
+	_, err := actors.Ask[bool](ctx, s.w.System(), s.queue, &progress{Life: s.Life, ID: s.ID, Run: s.Run, body: b})
+	<-s.reporting
+	return err
+}
+
 // Scratch returns the directory of the call that ctx is of; "" if Config.Scratch is not set. It is
 // empty at first, of mode 0700, and removed with all in it when the call has ended.
 func Scratch(ctx context.Context) string {
@@ -338,12 +343,14 @@ func Attempt(ctx context.Context) int {
 	if s == nil {
 		return 0
 	}
-	return s.run
+	return s.Run
 }
 
-// Report tells the caller how far the call is. v goes as an answer does. It waits while the channel
-// to the master is full. Reports come in order, before the answer; one whose caller has not asked
-// for progress is dropped by the master. Outside of a call it does nothing.
+// Report tells the caller how far the call is. v goes as an answer does. Report waits until the
+// caller's function has returned, or ctx has ended, which is then its error: so reports come in
+// order, before the answer, and a caller that is slow is not flooded. One whose caller has not asked
+// for progress is dropped by the master, and one longer than MaxBytes is a [TooLargeError]. Outside
+// of a call Report does nothing.
 func Report[T any](ctx context.Context, v T) error {
 	s, _ := ctx.Value(callKey{}).(*callState)
 	if s == nil {
@@ -353,5 +360,9 @@ func Report[T any](ctx context.Context, v T) error {
 	if err != nil {
 		return &RefusedError{err.Error()}
 	}
-	return s.report(b)
+	if size, most := b.size(), s.cfg.MaxBytes; size > most {
+		b.close()
+		return &TooLargeError{true, size, most}
+	}
+	return s.report(ctx, b)
 }
