@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -102,10 +103,11 @@ func takeOne(ctx context.Context, w *coppice.Worker, db *pgx.Conn) (found bool, 
 	result, err := jobs.Call[string](ctx, w, "work", input)
 	state := "done"
 	if err != nil {
-		state, result = after(err, attempts+1)
+		result = err.Error()
+		state, attempts = after(err, attempts)
 	}
-	_, err = tx.Exec(ctx, `UPDATE job SET state = $2, result = $3, attempts = attempts + 1,
-		not_before = now() + interval '100 ms' * (attempts + 1) WHERE id = $1`, id, state, result)
+	_, err = tx.Exec(ctx, `UPDATE job SET state = $2, result = $3, attempts = $4,
+		not_before = now() + interval '100 ms' * ($4::int + 1) WHERE id = $1`, id, state, result, attempts)
 	if err == nil {
 		err = tx.Commit(ctx)
 	}
@@ -115,11 +117,23 @@ func takeOne(ctx context.Context, w *coppice.Worker, db *pgx.Conn) (found bool, 
 	return true, err
 }
 
-// after returns the state of a job whose run ended with an error: the function's own is final, any
-// other may be no fault of the job's.
-func after(err error, attempts int) (state, result string) {
-	if _, ok := errors.AsType[*jobs.FuncError](err); ok || attempts >= maxAttempts {
-		return "failed", err.Error()
+// after returns the state of a job whose run ended with an error, and the attempts that it has had
+// then. The function's own error is final. What was not the job's doing is no attempt: a worker
+// that was killed by an operator or for a reload, a queue that is full or has ended.
+func after(err error, attempts int) (state string, had int) {
+	if _, ok := errors.AsType[*jobs.FuncError](err); ok {
+		return "failed", attempts + 1
 	}
-	return "waiting", err.Error()
+	_, full := errors.AsType[*jobs.FullError](err)
+	_, gone := errors.AsType[*jobs.GoneError](err)
+	_, canceled := errors.AsType[*jobs.CanceledError](err)
+	exit, killed := errors.AsType[*coppice.Exit](err)
+	own := []coppice.KillReason{"", coppice.KilledMemory, coppice.KilledHung, coppice.KilledCall}
+	if full || gone || canceled || killed && !slices.Contains(own, exit.Killed) {
+		return "waiting", attempts
+	}
+	if attempts++; attempts >= maxAttempts {
+		return "failed", attempts
+	}
+	return "waiting", attempts
 }
