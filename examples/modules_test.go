@@ -13,10 +13,10 @@ import (
 // TestModules runs the tests of each module of the repository.
 func TestModules(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds fourteen modules")
+		t.Skip("builds fifteen modules")
 	}
 	var mods []string
-	for _, where := range []string{"*", "../tracing/*", "../actors/hosts", "../runtime/coppicectl", "../runtime/dashboard/browsertest", "../.bench"} {
+	for _, where := range []string{"*", "../tracing/*", "../actors/hosts", "../actors/hosts/etcd", "../runtime/coppicectl", "../runtime/dashboard/browsertest", "../.bench"} {
 		found, err := filepath.Glob(where + "/go.mod")
 		if err != nil {
 			t.Fatal(err)

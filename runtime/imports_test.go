@@ -42,6 +42,10 @@ var arrows = map[string]struct{ ours, outside []string }{
 		[]string{"actors", "fdipc", "runtime", "supervisor", "tracing"},
 		[]string{actorAPI, otelAPI, "golang.org/x/sys"},
 	},
+	"actors/hosts/etcd": {
+		[]string{"actors", "actors/hosts"},
+		[]string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc"},
+	},
 	"netactor": {
 		[]string{"actors", "fdipc", "tracing"},
 		[]string{actorAPI, otelAPI, "github.com/fxamacker/cbor/v2", "golang.org/x/sys"},
@@ -121,6 +125,9 @@ func TestMayImport(t *testing.T) {
 		{"examples/hello/main.go", module + "/tracing/otlp", false},
 		{"tracing/otlp/otlptest/trace.go", "go.opentelemetry.io/proto/otlp/trace/v1", true},
 		{"netactor/link.go", module + "/tracing/otlp/otlptest", false},
+		{"actors/hosts/names.go", module + "/actors/hosts/etcd", false},
+		{"actors/hosts/names.go", "go.etcd.io/etcd/client/v3", false},
+		{"actors/hosts/etcd/client.go", module + "/actors/hosts", true},
 		{"unknown/x.go", "fmt", false},
 	} {
 		if got := mayImport(row.file, row.imports); got != row.want {

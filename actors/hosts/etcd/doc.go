@@ -1,0 +1,20 @@
+// Package etcd is an engine of package hosts on etcd: embedded in the programs of the cluster, or
+// one that runs by itself. Both are the same client, and pass the checks of hoststest.
+//
+//	hosts' engine: etcd.Embedded{Dir: "/var/lib/shop", Seats: map[string]string{
+//		"a": "https://10.0.0.1:2380", "b": "https://10.0.0.2:2380", "c": "https://10.0.0.3:2380",
+//	}, TLS: etcd.TLS{Cert: "a.pem", Key: "a.key", CA: "shop.pem"}}
+//	or: etcd.External{Endpoints: []string{"https://etcd.internal:2379"}, TLS: etcd.TLS{CA: "ca.pem"}}
+//
+// # What a user has to know
+//
+// A majority of the seats has to be up: with three, one may fail; a single one works, and fails
+// with its host. Two are refused, as then each can fail the whole. Entries and the revisions by
+// which names are fenced are on the disks of the seats: a seat that has lost its directory is
+// refused by the others, and has to be replaced (etcdctl member remove, member add). A directory
+// takes 130 MB from the start, for etcd's log; a disk whose fsync takes longer than Election makes
+// leaders change. etcdctl works on the socket client.sock in the directory.
+//
+// Leases are counted in whole seconds, rounded up, and begin anew when etcd's leader changes: what
+// a dead host held is free after at most its lease, an election, and its lease once more.
+package etcd
