@@ -312,6 +312,9 @@ func (s *stepped) play(step string, f fault) {
 	before := s.status()
 	pid := s.pid(worker)
 	arrived, goOn := s.reach(step, pid)
+	if step == "arrived" && (f == reload || f == scaleDown) { // its worker ends then, and would leave the word to the next
+		goOn = func() {}
+	}
 	var p *jobs.Pending[report]
 	if f == noCaller {
 		if _, err := fmt.Fprintln(s.pipes["calls"], n); err != nil {
