@@ -185,6 +185,8 @@ func (c *testCluster) await(f func() bool) {
 	}
 }
 
+func (h *testHost) Begin() {}
+
 func (h *testHost) OpenLane(number uint64, from string, incarnation uint64, to string, end actors.HalfLane) {
 	l := &testLane{number: number, from: from, to: to, inc: incarnation, a: h, b: h.c.hosts[actors.Boot(to)], joined: make(chan struct{})}
 	conn, err := end.Conn(h.config(l, from, to))

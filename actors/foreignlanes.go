@@ -27,6 +27,7 @@ const (
 	laneOffer    byte = 10 // gateway: foreign address, ref, its incarnation, local address
 	laneHostUp   byte = 11 // gateway: name of a host, boot
 	laneHostDown byte = 12 // gateway: boot
+	laneBegin    byte = 13 // master: its own address; you are the gateway
 )
 
 var (
@@ -277,10 +278,15 @@ func (l *foreignLanes) isGateway(p *peer) bool {
 }
 
 // setGateway notes which attached process carries lanes.
-func (l *foreignLanes) setGateway(address string) {
+func (l *foreignLanes) setGateway(p *peer) {
 	l.mu.Lock()
-	l.gateway = address
+	former := l.gateway
+	l.gateway = p.address
 	l.mu.Unlock()
+	if former != p.address {
+		l.step(foreign.Event{Kind: foreign.GatewayGone})
+	}
+	p.postLane(laneBegin, l.ps.address, nil)
 }
 
 // processEnded takes note of the end of a process of this host.

@@ -1,7 +1,11 @@
 package actors
 
 import (
+	"context"
 	"encoding/binary"
+	"fmt"
+	"net"
+	"strings"
 
 	"github.com/coppice-go/coppice/actors/internal/foreign"
 	"github.com/coppice-go/coppice/actors/internal/wire"
@@ -12,9 +16,12 @@ import (
 // program like that of module actors/hosts implements, in a process of its own. It never decodes
 // what it carries, nor the reasons, which are for the master of another host, of at most 4 KiB.
 //
-// The methods are called one at a time, in the order of what the master has decided, and must not
+// The methods are called one at a time and in the order of what the master has decided, and must not
 // block. They take ownership of ends, each of which is to be used or closed before they return.
 type Gateway interface {
+	// Begin: the master agrees that this process is the gateway. It is the first call, and may come
+	// again when the program of the master was replaced. What a Carrier says before is refused.
+	Begin()
 	// OpenLane: the process from of this host, of that incarnation, wants a lane to the process to
 	// of another. It is answered by Opened or Refused, with its number. from gets the other end
 	// after Opened.
@@ -27,6 +34,15 @@ type Gateway interface {
 	// ProcessEnded: a process of this host has ended. Its lanes end when all that it has sent is
 	// carried, and why is for ForeignEnded at the other host.
 	ProcessEnded(address string, why []byte)
+}
+
+// GatewayProcess is what a gateway needs of its process. Listen opens a socket that a later gateway
+// shares, and Ready says that it can be the gateway.
+type GatewayProcess interface {
+	System() *System
+	Incarnation() uint64 // higher in a later gateway of the boot
+	Listen(ctx context.Context, network, address string) (net.Listener, error)
+	Ready() error
 }
 
 // A HalfLane is an end of a lane, for the gateway.
@@ -60,10 +76,11 @@ func (s *System) Carry(g Gateway) *Carrier {
 	return &Carrier{s.peers}
 }
 
-// SetGateway tells the master which of the attached processes is the gateway of the host.
+// SetGateway tells the master which of the attached processes is the gateway of the host. If
+// another one was, what it carried is [ErrUnreachable] until this one has trunks.
 func (s *System) SetGateway(address string) {
-	if l := s.peers.foreign; l != nil {
-		l.setGateway(address)
+	if l, p := s.peers.foreign, s.peers.find(address); l != nil && p != nil {
+		l.setGateway(p)
 	}
 }
 
@@ -84,6 +101,11 @@ func (c *Carrier) Opened(number uint64, to string, incarnation uint64) {
 // there.
 func (c *Carrier) Refused(number uint64, to string, why []byte) {
 	c.post(laneRefused, to, func(b []byte) []byte { return append(binary.AppendUvarint(b, number), why...) })
+}
+
+// Failed answers OpenLane: the lane could not be made, and the process may live.
+func (c *Carrier) Failed(number uint64, to string, err error) {
+	c.Refused(number, to, whyNot(errorReason(fmt.Errorf("%w: %w", ErrLane, err)), true))
 }
 
 // Offer says that the process from of another host, of that incarnation, wants a lane to the
@@ -125,6 +147,8 @@ func (ps *peers) onGateway(op byte, subject string, handles []*fdipc.Handle, r *
 		end.h = handles[0]
 	}
 	switch g := *at; op {
+	case laneBegin:
+		g.Begin()
 	case laneOpen:
 		number, from, incarnation := r.Uint(), r.Text(wire.MaxAddress), r.Uint()
 		if !r.Bad {
@@ -145,6 +169,13 @@ func (ps *peers) onGateway(op byte, subject string, handles []*fdipc.Handle, r *
 	return !r.Bad
 }
 
-// Boot returns the boot of the host in the address of one of its processes; "" in a tree without
-// a cluster.
+// Boot returns the boot of the host in the address of one of its processes; "" in a tree without a
+// cluster.
 func Boot(address string) string { return foreign.Boot(address) }
+
+// LocalID returns the ID in the address of a process, if the process is of the same host as the one
+// with the address self.
+func LocalID(self, address string) (id string, ok bool) {
+	boot := foreign.Boot(address)
+	return strings.TrimPrefix(address[len(boot):], "."), boot == foreign.Boot(self)
+}

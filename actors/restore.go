@@ -47,6 +47,7 @@ func (ps *peers) restore(st *systemState) {
 	ps.broker.last = st.LastLane
 	if ps.foreign != nil && st.Foreign != nil {
 		ps.foreign.rules.Restore(st.Foreign, ps.address)
+		ps.foreign.gateway = st.Foreign.Gateway
 	}
 	for address, one := range st.Peers {
 		p := newPeer(ps.localProcess, ps.slot(address), address)

@@ -184,6 +184,7 @@ func (ps *peers) addState(st *systemState) (err error) {
 	if l := ps.foreign; l != nil {
 		l.mu.Lock()
 		st.Foreign = l.rules.Save()
+		st.Foreign.Gateway = l.gateway
 		l.mu.Unlock()
 	}
 	for _, p := range ps.all() {

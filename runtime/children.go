@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -30,6 +31,8 @@ type children struct {
 	system  *actors.System
 	sockets *registry.Table
 	names   func() []string // of the listeners in the tree
+
+	host, boot string // in a cluster
 
 	inherited *inheritance // of the image of the master before this one
 
@@ -78,6 +81,9 @@ func (h *children) child(id int) *poolWorker {
 	return h.byID[id]
 }
 
+// address returns the actor address of the child with an ID.
+func (h *children) address(id int) string { return childproto.Address(h.boot, id) }
+
 // poolOf returns the path of the pool of the worker with an ID.
 func (h *children) poolOf(id int) (path string, ok bool) {
 	w := h.child(id)
@@ -100,7 +106,7 @@ func (h *children) named(name string) (*poolWorker, error) {
 	var found *poolWorker
 	for _, w := range h.all() {
 		switch {
-		case w.address() == name:
+		case strconv.Itoa(w.hello.ID) == name, w.address() == name:
 			return w, nil
 		case w.name() != name:
 		case found == nil || found.askedStop.Load() && !w.askedStop.Load(),

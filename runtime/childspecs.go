@@ -4,19 +4,12 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 	"github.com/coppice-go/coppice/supervisor"
 )
-
-// listenerShutdown bounds the stop of the listener process, which has nothing under way then.
-const listenerShutdown = 2 * time.Second
-
-// listenerIntensity is the restart budget of the listener process, which has a separate supervisor.
-var listenerIntensity = supervisor.Intensity{Max: 100, Period: 10 * time.Second}
 
 // childSpecs converts nodes to the specs of package supervisor. up is closed when they have all
 // started for the first time.
@@ -51,7 +44,11 @@ func (rt *Runtime) childSpec(n *node, up <-chan struct{}) supervisor.ChildSpec {
 func (rt *Runtime) specOf(n *node, up <-chan struct{}) supervisor.ChildSpec {
 	switch s := n.spec.(type) {
 	case Pool:
-		return rt.poolSpec(n.path, workerPool, s, up)
+		kind := workerPool
+		if s.gateway {
+			kind = gatewayPool
+		}
+		return rt.poolSpec(n.path, kind, s, up)
 	case Func:
 		return supervisor.ChildSpec{ID: s.Name, Start: supervisor.Func(rt.funcStates.run(n.path, s.Run)), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Actor:

@@ -58,5 +58,5 @@ func (i Identity) logGroup() slog.Attr {
 
 // isMaster reports whether an operator means the master by a name.
 func isMaster(name string) bool {
-	return name == "" || name == childproto.MasterName || name == childproto.MasterAddress
+	return name == "" || name == childproto.MasterName || name == childproto.Address("", childproto.MasterID)
 }

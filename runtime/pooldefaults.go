@@ -16,6 +16,12 @@ const (
 	maxSpareRetry       = time.Minute
 )
 
+// listenerShutdown bounds the stop of the listener process, which has nothing under way then.
+const listenerShutdown = 2 * time.Second
+
+// listenerIntensity is the restart budget of the listener process, which has a separate supervisor.
+var listenerIntensity = supervisor.Intensity{Max: 100, Period: 10 * time.Second}
+
 // poolIntensity is for workers that are killed from outside and replaced in milliseconds; OTP's 1
 // in 5 s is for the actors of one process.
 var poolIntensity = supervisor.Intensity{Max: 10, Period: 10 * time.Second}

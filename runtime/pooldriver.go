@@ -480,7 +480,7 @@ func (c *poolDriver) helloFor(w *poolWorker) childproto.Hello {
 	h := childproto.Hello{
 		Protocol: childproto.Version, Tree: c.declarations.digest(), OrphanDrain: c.orphanDrain,
 		Role: c.kind.role, Slot: w.slot, Name: c.name(w.slot), Generation: w.gen.number,
-		Config: w.gen.config, Drain: w.drain,
+		Config: w.gen.config, Drain: w.drain, Host: c.children.host, Boot: c.children.boot,
 	}
 	if c.kind.ofConfig {
 		h.Path, h.Function, h.Requests = c.path, c.pool.Function, c.pool.Recycle.requestLimit(w.slot, c.size())

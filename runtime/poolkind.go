@@ -10,7 +10,7 @@ import (
 )
 
 // poolKind holds the differences between a pool of workers and the pool of the listener process,
-// which is a pool of one. It has two values.
+// which is a pool of one. It has three values.
 type poolKind struct {
 	role childproto.Role
 
@@ -99,6 +99,13 @@ var listenerPool = &poolKind{
 		}
 	},
 }
+
+// gatewayPool is the kind of the pool of the gateway.
+var gatewayPool = func() *poolKind {
+	k := *workerPool
+	k.takeOver = func(_ context.Context, h *children, w *poolWorker) { h.system.SetGateway(w.address()) }
+	return &k
+}()
 
 // listenerHeartbeat is the Liveness of the listener process. While it is silent no connection is
 // accepted, and only a Picker can hold it up.

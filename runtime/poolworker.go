@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,7 +118,7 @@ func (w *poolWorker) self() childproto.Hello {
 func (w *poolWorker) sibling() childproto.Sibling { return w.self().Sibling() }
 
 // address returns the worker's actor address.
-func (w *poolWorker) address() string { return strconv.Itoa(w.hello.ID) }
+func (w *poolWorker) address() string { return w.driver.children.address(w.hello.ID) }
 
 // identity returns the worker's present identity.
 func (w *poolWorker) identity() Identity {

@@ -138,7 +138,9 @@ func Start(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 	case in.ok:
 		child := root.childConfig(cfg.Logger, cfg.OrphanDrain, cfg.declare(root))
 		thread := onMainThread(testrun.Find(ctx))
-		child.Check = func(state []byte) error { return errors.Join(thread, root.canTakeOver(cfg.ListenerIsolation, state)) }
+		child.Check = func(state []byte) error {
+			return errors.Join(thread, root.canTakeOver(cfg.ListenerIsolation, hostOf(cfg.Hosts), state))
+		}
 		return nil, runChild(child, in.channel)
 	}
 	if _, err := depth(); err != nil {
@@ -162,6 +164,9 @@ func Start(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 		return nil, ErrRunning
 	}
 	begun = true
+	if rt.children.host = hostOf(cfg.Hosts); rt.children.host != "" {
+		rt.children.boot = newBoot()
+	}
 	if err := rt.takeOver(ctx); err != nil {
 		return nil, err
 	}
@@ -200,7 +205,7 @@ func (rt *Runtime) takeOver(ctx context.Context) error {
 	}
 	rt.reload <- struct{}{} // finishUpgrade gives it back: the reload that follows is the next
 	rt.inherited, rt.children.inherited = in, in
-	rt.began = in.state.Began
+	rt.began, rt.children.boot = in.state.Began, in.state.Boot
 	rt.children.last, rt.children.links = in.state.LastID, in.state.LastLink
 	rt.sizes.takeOver(in.begun)
 	rt.funcStates.takeOver(in.state.Funcs)
@@ -247,7 +252,7 @@ func (rt *Runtime) resumeTaken() {
 
 // declare returns what the program declares with cfg, whose tree is root.
 func (cfg Config) declare(root *node) []string {
-	return slices.Concat(declaration.Of(declaration.Root, cfg, "Children", "Service"), root.lines(), functionLines())
+	return slices.Concat(declaration.Of(declaration.Root, cfg, "Children", "Service", "Hosts"), root.lines(), functionLines())
 }
 
 // started calls the hook and waits for it until ctx ends. If the hook is stuck, a request to end
@@ -322,7 +327,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	}
 	undo = append(undo, rt.endReaper)
 	rt.system, err = rt.inherited.openSystem(actors.Config{
-		Address: childproto.MasterAddress, Logger: rt.log, Hooks: actors.Hooks{Stop: rt.stopAsked, Reserved: rt.root.reserves},
+		Address: rt.children.address(childproto.MasterID), Host: rt.children.host, Logger: rt.log, Hooks: actors.Hooks{Stop: rt.stopAsked, Reserved: rt.root.reserves},
 	})
 	if err != nil {
 		return err
@@ -540,7 +545,7 @@ func (rt *Runtime) planStop(ctx context.Context, first bool) {
 
 // stopAsked answers a Stop of the master's PID. A child cannot end its tree.
 func (rt *Runtime) stopAsked(from string) {
-	if from != childproto.MasterAddress {
+	if from != rt.system.Address() {
 		if n := rt.stopsRefused.Add(1); isPowerOfTwo(n) {
 			rt.log.Warn("a child asked the master to stop: refused", "id", from, "times", n)
 		}

@@ -123,6 +123,8 @@ type Pool struct {
 
 	Recycle   Recycle        // which workers are replaced for having done their share; zero = none
 	ScaleDown ScaleDownOrder // which workers go when the pool is scaled down; the youngest by default
+
+	gateway bool // it is the tree's own
 }
 
 // A Rollout describes how a reload or a recycling goes through the slots of a pool.

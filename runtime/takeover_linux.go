@@ -260,12 +260,15 @@ func onMainThread(test testrun.Test) error {
 
 // canTakeOver returns nil if a master with the tree of root can take over from one that has left
 // state.
-func (root *node) canTakeOver(listener Isolation, state []byte) error {
+func (root *node) canTakeOver(listener Isolation, host string, state []byte) error {
 	s, err := handover.Decode(state, 0)
 	if err != nil {
 		return err
 	}
 	var errs []error
+	if s.Host != host {
+		errs = append(errs, fmt.Errorf("Config.Hosts names the host %q, which is %q: addresses are fixed at the start", host, s.Host))
+	}
 	if listener == GoroutineIsolation {
 		errs = append(errs, errors.New("Config.ListenerIsolation is goroutine: its connections could not be taken over"))
 	}

@@ -24,7 +24,7 @@ func (workerStart) request() (none spawnRequest) { return none }
 
 func onMainThread(testrun.Test) error { return nil }
 
-func (*node) canTakeOver(Isolation, []byte) error { return errNoProcesses }
+func (*node) canTakeOver(Isolation, string, []byte) error { return errNoProcesses }
 
 func takeImage(*node, []string, func(error)) (*inheritance, error) { return nil, nil }
 

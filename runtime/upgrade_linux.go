@@ -163,7 +163,7 @@ func (rt *Runtime) upgradable() error {
 
 // preview returns what a new program needs to know to say whether it can take over.
 func (rt *Runtime) preview() handover.Master {
-	s := handover.Master{Tree: rt.declarations.tree()}
+	s := handover.Master{Tree: rt.declarations.tree(), Host: rt.children.host, Boot: rt.children.boot}
 	for _, c := range rt.pools.list() {
 		for _, w := range c.settled() {
 			s.Workers = append(s.Workers, handover.FormerWorker{Pool: c.path, Hello: w.self()})
@@ -285,7 +285,7 @@ func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, bus
 	}
 	s.undo = append(s.undo, rt.sockets.Continue)
 	state = handover.Master{
-		Tree: rt.declarations.tree(), Began: rt.began, Sizes: rt.sizes.all(), Pools: map[string][]pool.SlotBook{},
+		Host: rt.children.host, Boot: rt.children.boot, Tree: rt.declarations.tree(), Began: rt.began, Sizes: rt.sizes.all(), Pools: map[string][]pool.SlotBook{},
 	}
 	state.Program, state.Dir = started.Known()
 	for _, c := range rt.pools.list() {

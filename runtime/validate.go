@@ -15,7 +15,14 @@ func parseTree(cfg Config) (*node, error) {
 	bad := func(path, field string, value any, why string) {
 		errs = append(errs, &InvalidError{path, field, value, why})
 	}
-	if len(cfg.Children) == 0 {
+	children := cfg.Children
+	if cfg.Hosts != nil {
+		if err := cfg.Hosts.Validate(); err != nil {
+			bad("", "Hosts", "Cluster", err.Error())
+		}
+		children = append([]ChildSpec{gatewayOf(cfg.Hosts, cfg.ListenerIsolation)}, children...)
+	}
+	if len(children) == 0 {
 		bad("", "Children", "[]", "a tree needs at least one child")
 	}
 	if cfg.Shutdown < 0 {
@@ -36,7 +43,7 @@ func parseTree(cfg Config) (*node, error) {
 	}
 	checkStrategy(bad, "", cfg.Strategy, cfg.Intensity)
 	root := &node{}
-	root.declared = validateChildren(bad, "", cfg.Children)
+	root.declared = validateChildren(bad, "", children)
 	return root, errors.Join(errs...)
 }
 

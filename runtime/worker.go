@@ -32,7 +32,7 @@ type Worker struct {
 }
 
 // ID returns the process's number in the tree: 1, 2, 3 and so on, never reused. It is the address
-// of the process's actors.
+// of the process's actors, in a cluster ([Config].Hosts) behind the boot of the host.
 func (w *Worker) ID() int { return w.self().ID }
 
 // Slot returns the worker's place in its pool, from 0; a replacement gets the same slot. It is None

@@ -217,8 +217,9 @@ func (q *queueActor) down(m *actors.Down) {
 	delete(q.sendQueues, address)
 	maps.DeleteFunc(q.askers, func(_ string, asker *actor.PID) bool { return asker.Address == address })
 	q.step(rules.Event{Kind: rules.Gone, From: address})
-	id, err := strconv.Atoi(address)
-	if err != nil || q.workers[id] == "" {
+	text, local := actors.LocalID(q.self.Address, address)
+	id, err := strconv.Atoi(text)
+	if err != nil || !local || q.workers[id] == "" {
 		return
 	}
 	q.death = m
@@ -228,7 +229,7 @@ func (q *queueActor) down(m *actors.Down) {
 	delete(q.leaving, id)
 	if q.scratch != "" {
 		go func() { // ends by itself; the queue's end removes what it leaves
-			dirs, _ := filepath.Glob(filepath.Join(q.scratch, address+"-*"))
+			dirs, _ := filepath.Glob(filepath.Join(q.scratch, text+"-*"))
 			for _, dir := range dirs {
 				_ = os.RemoveAll(dir)
 			}

@@ -295,6 +295,7 @@ type Saved struct {
 	Last       uint64
 	Up, Newest map[string]string
 	Lost       []string
+	Gateway    string // its address, which is not the machine's
 	Pairs      []Pair // their lanes are open
 	Numbers    []uint64
 }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -59,6 +58,7 @@ type Session struct {
 	pipeline     tracing.Pipeline
 	channelStats telemetry.Transport
 	system       *actors.System
+	master       string               // its address
 	netListeners *listen.Listeners    // of a worker
 	dispatcher   *dispatch.Dispatcher // of the listener process
 
@@ -137,7 +137,7 @@ func (s *Session) handlesLost(conn *fdipc.Conn, f *fdipc.Frame) {
 		if to, err := childproto.Decode[childproto.Sibling](f); err == nil {
 			s.reportNoLink(to, os.NewSyscallError("recvmsg", syscall.EMFILE))
 		}
-	case s.system.HandlesLost(childproto.MasterAddress, f):
+	case s.system.HandlesLost(s.master, f):
 	case s.netListeners != nil:
 		s.netListeners.HandlesLost(conn, f)
 	default:
@@ -181,7 +181,7 @@ func (s *Session) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 			}
 			go s.sendStacks(q.N) // ends with the send, which is bounded
 		})
-	case s.system.HandleFrame(childproto.MasterAddress, f):
+	case s.system.HandleFrame(s.master, f):
 	case s.netListeners != nil && s.netListeners.HandleFrame(conn, f):
 	case s.dispatcher != nil && s.dispatcher.HandleFrame(netactor.Worker{}, conn, f):
 	default:
@@ -435,16 +435,17 @@ func (s *Session) equip() error {
 		process.KeepThreads(process.SpareThreads)
 	}
 	system, err := actors.NewSystem(actors.Config{
-		Address: strconv.Itoa(s.identity.ID), Logger: s.log,
+		Address: childproto.Address(s.identity.Boot, s.identity.ID), Host: s.identity.Host, Logger: s.log,
 		Hooks: actors.Hooks{Stop: func(string) { s.beginDrain(errStopRequested, s.identity.Drain, s.identity.Drain) }},
 	})
 	if err != nil {
 		return err
 	}
-	if err := system.Attach(childproto.MasterAddress, 0, s.conn); err != nil {
+	s.master = childproto.Address(s.identity.Boot, childproto.MasterID)
+	if err := system.Attach(s.master, 0, s.conn); err != nil {
 		return err
 	}
-	system.Uplink(childproto.MasterAddress)
+	system.Uplink(s.master)
 	tracer := tracing.New(s.pipeline.TracerProvider()).WithMeter(s.pipeline.Meter())
 	switch s.identity.Role {
 	case childproto.RoleListener:

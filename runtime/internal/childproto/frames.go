@@ -1,6 +1,7 @@
 package childproto
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,10 +38,19 @@ const (
 	MasterName    = "master"
 	ListenersName = "listeners" // the supervisor of the listener process
 	ListenerName  = "listener"
+	GatewayName   = "gateway" // the pool of the gateway to other hosts
 )
 
-// MasterAddress is the actor address of the master. That of a child is its ID.
-const MasterAddress = "0"
+// MasterID is the ID of the master.
+const MasterID = 0
+
+// Address returns the actor address of the child with an ID: the ID, or in a cluster boot.ID.
+func Address(boot string, id int) string {
+	if boot == "" {
+		return strconv.Itoa(id)
+	}
+	return boot + "." + strconv.Itoa(id)
+}
 
 // The frames of process life, on every channel between the master and a child.
 // They are few and rare, so their payloads are JSON. docs/protocol.md shows their order.
@@ -105,6 +115,7 @@ type Hello struct {
 	Drain       time.Duration // how long it has when it is asked to stop
 	OrphanDrain time.Duration // how long it has when the master is gone
 	Requests    int64         `json:",omitempty"` // after which it is replaced; 0 = never
+	Host, Boot  string        `json:",omitempty"` // in a cluster
 
 	// The values of a worker's pool that the worker needs.
 	Restart       supervisor.Restart `json:",omitempty"`

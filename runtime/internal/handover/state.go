@@ -58,6 +58,9 @@ type Master struct {
 	Again   bool              // another upgrade waits for the end of this one
 	Funcs   []FuncState
 	Crashes []byte // the crash reports that are kept, by EncodePart
+
+	Host string `cbor:",omitempty"` // of the tree in its cluster; "" = there is none
+	Boot string `cbor:",omitempty"`
 }
 
 // A FuncState is what a Func has handed over.

@@ -89,8 +89,9 @@ func (a *keeper) Receive(ctx actor.Context) {
 	if _, ok := ctx.Message().(request); !ok || ctx.Sender() == nil {
 		return
 	}
-	id, err := strconv.Atoi(ctx.Sender().Address)
-	if err != nil {
+	text, local := actors.LocalID(ctx.Self().Address, ctx.Sender().Address)
+	id, err := strconv.Atoi(text)
+	if err != nil || !local {
 		return
 	}
 	path, ok := a.poolOf(id)

@@ -1,0 +1,57 @@
+package coppice
+
+import (
+	"context"
+	"crypto/rand"
+	"net"
+	"strings"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+)
+
+// A Cluster joins the tree to trees on other hosts; *hosts.Config of module actors/hosts is one.
+// Its methods run in the master and in its children alike, but for RunGateway.
+type Cluster interface {
+	// HostName returns the name of this host, the same as long as the tree runs.
+	HostName() string
+
+	// Validate returns what is wrong with the configuration, joined.
+	Validate() error
+
+	// RunGateway carries messages to other hosts until ctx ends. It runs in a process of its own,
+	// which runs no other code of the user, or where Config.ListenerIsolation says so in the
+	// master. A later gateway of the tree has a higher incarnation, and may start while the earlier
+	// one lives: Listen shares the socket. RunGateway calls Ready when it can be the gateway, and is it
+	// from the call of its actors.Gateway's Begin on.
+	RunGateway(ctx context.Context, g actors.GatewayProcess) error
+}
+
+// gatewayProcess is a worker as a gateway.
+type gatewayProcess struct{ *Worker }
+
+func (g gatewayProcess) Incarnation() uint64 { return uint64(g.ID()) }
+
+func (g gatewayProcess) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return g.ListenSpec(ctx, ListenerSpec{Network: network, Address: address, Policy: netactor.Shared})
+}
+
+// gatewayOf returns the pool of the gateway, the first child of the tree.
+func gatewayOf(c Cluster, isolation Isolation) Pool {
+	return Pool{
+		Name: childproto.GatewayName, Size: 1, Isolation: isolation, Intensity: listenerIntensity, Shutdown: listenerShutdown, gateway: true,
+		Worker: func(ctx context.Context, w *Worker) error { return c.RunGateway(ctx, gatewayProcess{w}) },
+	}
+}
+
+// hostOf returns the name of the host in a cluster; "" if there is none.
+func hostOf(c Cluster) string {
+	if c == nil {
+		return ""
+	}
+	return c.HostName()
+}
+
+// newBoot returns 60 random bits as 12 characters.
+func newBoot() string { return strings.ToLower(rand.Text()[:12]) }

@@ -1,0 +1,164 @@
+//go:build linux
+
+package coppice_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/coppice-go/coppice/actors"
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+)
+
+// A testCluster has a gateway that carries nothing. Its actor says who it is: process, incarnation,
+// address of its listener, and how often it has become the gateway.
+type testCluster struct{ name string }
+
+func (c testCluster) HostName() string { return c.name }
+
+func (c testCluster) Validate() error {
+	if c.name == "" {
+		return errors.New("Name is empty")
+	}
+	return nil
+}
+
+func (c testCluster) RunGateway(ctx context.Context, g actors.GatewayProcess) error {
+	ln, err := g.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	begun := new(countingGateway)
+	g.System().Carry(begun)
+	_, err = g.System().Spawn(ctx, "who", func() actor.Actor {
+		return actor.ReceiveFunc(func(c actor.Context) {
+			if _, ok := c.Message().(string); ok {
+				c.Respond(fmt.Sprint(os.Getpid(), " ", g.Incarnation(), " ", ln.Addr(), " ", begun.n.Load()))
+			}
+		})
+	})
+	if err != nil {
+		return err
+	}
+	if err := g.Ready(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+type countingGateway struct{ n atomic.Int32 }
+
+func (g *countingGateway) Begin()                                                 { g.n.Add(1) }
+func (*countingGateway) OpenLane(uint64, string, uint64, string, actors.HalfLane) {}
+func (*countingGateway) LaneAccepted(uint64, uint64, actors.HalfLane)             {}
+func (*countingGateway) LaneDeclined(uint64, []byte)                              {}
+func (*countingGateway) ProcessEnded(string, []byte)                              {}
+
+func init() {
+	trees["on a host"] = func() coppice.Config {
+		return coppice.Config{Hosts: testCluster{"a"}, Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: 1, Worker: afterGateway}}}
+	}
+	trees["upgraded on a host"] = func() coppice.Config {
+		cfg := upgradedTree()
+		if !release("alone") {
+			cfg.Hosts = testCluster{"a"}
+		}
+		before := cfg.Hooks.Started
+		cfg.Hooks.Started = func(rt *coppice.Runtime) {
+			v, err := rt.System().Ask(context.Background(), rt.Lookup("gateway/0/who"), "")
+			fmt.Printf("gateway of %s: %v %v\n", rt.System().Address(), v, err)
+			before(rt)
+		}
+		return cfg
+	}
+}
+
+// afterGateway is a worker that needs the gateway for its start.
+func afterGateway(ctx context.Context, w *coppice.Worker) error {
+	v, err := w.System().Ask(ctx, w.Lookup("gateway/0/who"), "")
+	if err != nil {
+		return err
+	}
+	if err := tell(ctx, w, workerReport{Text: fmt.Sprint(v), Addr: w.System().Address()}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// TestGatewayOfATree: in a cluster the gateway is up before the other children, addresses have the
+// boot, a reload leaves the gateway, and one that is killed has a successor.
+func TestGatewayOfATree(t *testing.T) {
+	p := startTree(t, "on a host")
+	ask := func() []string {
+		var answer string
+		runtimetest.Eventually(t, "the gateway answers", func() bool {
+			v, err := p.System().Ask(t.Context(), p.Lookup("gateway/0/who"), "")
+			answer, _ = v.(string)
+			return err == nil
+		})
+		return strings.Fields(answer)
+	}
+	boot := actors.Boot(p.System().Address())
+	if len(boot) != 12 || p.System().Address() != boot+".0" {
+		t.Errorf("the master has the address %s", p.System().Address())
+	}
+	if r := p.reported(1)[0]; !strings.HasPrefix(r.Addr, boot+".") {
+		t.Errorf("a worker has the address %s", r.Addr)
+	}
+	who := ask()
+	if err := p.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if again := ask(); again[0] != who[0] || again[3] != "1" {
+		t.Errorf("after a reload the gateway is %v, before %v", again, who)
+	}
+	if err := p.Scale(t.Context(), "", 2); err != nil { // the first pool, which is not the gateway's
+		t.Fatal(err)
+	}
+	for _, c := range p.Snapshot().Children {
+		if c.Name == "gateway" && len(c.Children) != 1 {
+			t.Errorf("%d gateways", len(c.Children))
+		}
+	}
+	var pid int
+	if _, err := fmt.Sscan(who[0], &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	runtimetest.Eventually(t, "there is another gateway", func() bool {
+		now := ask()
+		return now[0] != who[0] && now[1] > who[1] && now[3] == "1"
+	})
+}
+
+// TestUpgradeOnAHost: an upgrade leaves the boot and the gateway, which hears that it is the gateway
+// of the new master too; a program without the cluster is refused.
+func TestUpgradeOnAHost(t *testing.T) {
+	u := startUpgradedTree(t, "upgraded on a host", "")
+	before := strings.Fields(u.Await(`^gateway of (.*) <nil>$`)[1])
+	u.upgrade("alone", "Config.Hosts names the host")
+	u.upgrade("", "gateway of ")
+	runtimetest.Eventually(t, "the new master tells", func() bool { return u.printed("gateway of "+before[0]+" "+before[1]+" ") == 1 })
+}
+
+// TestBadCluster: what is wrong with a cluster is found before anything starts.
+func TestBadCluster(t *testing.T) {
+	_, err := coppice.Start(t.Context(), coppice.Config{Hosts: testCluster{}})
+	if bad, ok := errors.AsType[*coppice.InvalidError](err); !ok || bad.Field != "Hosts" {
+		t.Errorf("error %v", err)
+	}
+}
