@@ -1,5 +1,18 @@
-// Package hosts joins trees on several hosts. It has what they agree by: an Engine, with
-// linearizable transactions, leases and an ordered watch; Names, a host's session with it, which
+// Package hosts joins trees on several hosts, by two things that do not need each other. With Config
+// an actor of another host is asked, sent to and monitored by the calls of package actors:
+//
+//	coppice.Main(coppice.Config{
+//		Hosts: &hosts.Config{
+//			Cluster: "shop", Name: "a", Listen: "10.0.0.1:7400",
+//			Peers: hosts.Static{"a": "10.0.0.1:7400", "b": "10.0.0.2:7400"},
+//			TLS:   hosts.TLS{Cert: "a.pem", Key: "a.key", CA: "shop.pem"},
+//		},
+//		Children: []coppice.ChildSpec{…},
+//	})
+//	answer, err := actors.Ask[string](ctx, s, s.LookupAt("b", "web/0/cache"), "key") // in any process
+//
+// The other is what they agree by: an Engine, with linearizable transactions, leases and an
+// ordered watch; Names, a host's session with it, which
 // registers names of the cluster, each with one holder; fences, by which a holder that has lost its
 // name is told from the newest; and singletons, which run where their name is held.
 //

@@ -1,6 +1,8 @@
 package hosts
 
 import (
+	"context"
+	"net"
 	"time"
 
 	"github.com/coppice-go/coppice/actors/hosts/internal/lease"
@@ -29,4 +31,9 @@ func NewBootAlarm(ring func()) (set func(after time.Duration), stop func(), err 
 		}
 		a.set(boottime() + lease.Time(after))
 	}, a.stop, nil
+}
+
+// SetDial sets how trunks are dialled, in place of TCP.
+func (c *Config) SetDial(dial func(ctx context.Context, address string) (net.Conn, error)) {
+	c.dial = dial
 }

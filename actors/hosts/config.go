@@ -1,0 +1,124 @@
+package hosts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/coppice-go/coppice/actors/hosts/internal/trunk"
+)
+
+// Config joins a tree to the trees of other hosts: it is what coppice.Config.Hosts takes. All hosts
+// of a cluster have one with the same Cluster, and each has a Name of its own.
+type Config struct {
+	// Cluster is the name of the cluster; a host of another one is refused. Required.
+	Cluster string
+
+	// Name is the name of this host. Required.
+	Name string
+
+	// Listen is the address and port at which the other hosts connect, over TCP. It names an address,
+	// as there is no port by default, and none on all addresses by accident. Required.
+	Listen string
+
+	// Peers are the addresses of the hosts, by name. This one may be among them. A host that is not
+	// there is refused.
+	Peers Static
+
+	// TLS has this host's certificate. Without it the trunks are plain, which is refused but on
+	// loopback.
+	TLS TLS
+
+	// Silence is how long nothing may come from a host before it counts as unreachable, from 100 ms
+	// to 1 min. Zero = 2 s.
+	Silence time.Duration
+
+	// Logger gets what a human must see to: hosts that are refused, certificates that cannot be read.
+	// nil = slog.Default().
+	Logger *slog.Logger
+
+	dial func(ctx context.Context, address string) (net.Conn, error) // of tests
+}
+
+// Static are addresses that do not change, by the names of hosts.
+type Static map[string]string
+
+// TLS names files in PEM, which are read anew when they have changed. The certificate has the URI
+// coppice://cluster/name, and both sides verify it against CA. TLS is 1.3.
+type TLS struct{ Cert, Key, CA string }
+
+// HostName returns Name.
+func (c *Config) HostName() string { return c.Name }
+
+// Validate returns what is wrong, joined.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(field string, value any, why string) {
+		errs = append(errs, fmt.Errorf("hosts: config: %s %q: %s", field, fmt.Sprint(value), why))
+	}
+	for _, n := range []struct{ field, value string }{{"Cluster", c.Cluster}, {"Name", c.Name}} {
+		if !isName(n.value) {
+			bad(n.field, n.value, "is not 1 to 64 letters, digits and -")
+		}
+	}
+	if host, port, err := net.SplitHostPort(c.Listen); err != nil {
+		bad("Listen", c.Listen, err.Error())
+	} else if host == "" || port == "" || port == "0" {
+		bad("Listen", c.Listen, "names no address, or no port")
+	}
+	if c.TLS == (TLS{}) {
+		for name, address := range c.all() {
+			if !isLoopback(address) {
+				bad("TLS", name, "is missing, and "+address+" is not on loopback")
+			}
+		}
+	} else if c.TLS.Cert == "" || c.TLS.Key == "" || c.TLS.CA == "" {
+		bad("TLS", c.TLS, "lacks Cert, Key or CA")
+	}
+	for name, address := range c.Peers {
+		if _, port, err := net.SplitHostPort(address); !isName(name) || err != nil || port == "" || port == "0" {
+			bad("Peers", name+" "+address, "is no host with an address and a port")
+		}
+	}
+	if c.Silence != 0 && (c.Silence < 100*time.Millisecond || c.Silence > time.Minute) {
+		bad("Silence", c.Silence, "is not between 100 ms and 1 min")
+	}
+	return errors.Join(errs...)
+}
+
+// all returns the addresses of the peers and this host's.
+func (c *Config) all() map[string]string {
+	all := map[string]string{"Listen": c.Listen}
+	for name, address := range c.Peers {
+		all[name] = address
+	}
+	return all
+}
+
+// isLoopback reports whether an address with a port is surely reached by this machine alone.
+func isLoopback(address string) bool {
+	a, err := netip.ParseAddrPort(address)
+	return err == nil && a.Addr().IsLoopback()
+}
+
+func isName(s string) bool {
+	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
+	})
+}
+
+// trunks returns the configuration of the trunks but for what the gateway does with them.
+func (c *Config) trunks(boot string, incarnation uint64) trunk.Config {
+	cfg := trunk.Config{
+		Cluster: c.Cluster, Self: trunk.Host{Name: c.Name, Boot: boot, Incarnation: incarnation}, Silence: c.Silence, Dial: c.dial,
+	}
+	if c.TLS != (TLS{}) {
+		cfg.Files = &trunk.CertFiles{Cert: c.TLS.Cert, Key: c.TLS.Key, CA: c.TLS.CA}
+	}
+	return cfg
+}

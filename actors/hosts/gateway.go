@@ -1,0 +1,381 @@
+package hosts
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/actors/hosts/internal/trunk"
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// endGrace is how long after the end of a lane here the news of the end of its process may come,
+// before the other host hears that the lane alone has ended.
+const endGrace = 2 * time.Second
+
+// RunGateway is the gateway of the tree in a process that runs no user code, until ctx ends. Package
+// runtime calls it.
+func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error {
+	g := &gateway{
+		log: c.Logger, boot: actors.Boot(p.System().Address()), begun: make(chan struct{}),
+		splices: make(map[*splice]struct{}), offers: make(map[uint64]*offeredLane), up: make(map[string]*trunk.Trunk),
+	}
+	if g.log == nil {
+		g.log = slog.Default()
+	}
+	cfg := c.trunks(g.boot, p.Incarnation())
+	cfg.Open, cfg.Up, cfg.Down, cfg.Failed = g.opened, g.hostUp, g.hostDown, g.failed
+	var err error
+	if g.mesh, err = trunk.New(cfg); err != nil {
+		return fmt.Errorf("hosts: %w", err)
+	}
+	defer g.mesh.Close()
+	g.carrier = p.System().Carry(g)
+	ln, err := p.Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("hosts: %w", err)
+	}
+	if err := p.Ready(); err != nil {
+		_ = ln.Close()
+		return err
+	}
+	select {
+	case <-g.begun:
+	case <-ctx.Done(): // another one is the gateway
+		_ = ln.Close()
+		return nil
+	}
+	served := make(chan error, 1)
+	go func() { served <- g.mesh.Serve(ln) }() // ends with the mesh
+	g.mesh.SetPeers(c.Peers)
+	select {
+	case err := <-served:
+		return fmt.Errorf("hosts: %w", err)
+	case <-ctx.Done():
+	}
+	_ = g.mesh.Close()
+	if err := <-served; !errors.Is(err, trunk.ErrClosed) {
+		return fmt.Errorf("hosts: %w", err)
+	}
+	return nil
+}
+
+// gateway joins the lanes of this host's processes to lanes of trunks. It decides nothing: the
+// masters do, and tell it by the methods of actors.Gateway.
+type gateway struct {
+	log     *slog.Logger
+	boot    string
+	mesh    *trunk.Mesh
+	carrier *actors.Carrier
+	begin   sync.Once
+	begun   chan struct{} // closed when the master agrees
+
+	mu      sync.Mutex
+	splices map[*splice]struct{}
+	offers  map[uint64]*offeredLane // that the master has not answered, by ref
+	last    uint64                  // ref
+	up      map[string]*trunk.Trunk
+}
+
+// offeredLane is a lane that another host opens.
+type offeredLane struct {
+	lane           *trunk.Lane
+	local, foreign string
+}
+
+// splice is two lanes that are joined: one to a process of this host, and one of a trunk.
+type splice struct {
+	g              *gateway
+	local, foreign string
+	conn           *fdipc.Conn
+	ready          chan struct{} // closed when lane is set, or there is none
+	lane           *trunk.Lane
+
+	// Guarded by gateway.mu.
+	opening bool     // it has no lane yet
+	after   []func() // what is done when it is
+	over    bool     // conn has ended: all that the process has sent is in the trunk
+	why     []byte   // why the process has ended; nil: it is not known to have
+	timer   *time.Timer
+}
+
+func (g *gateway) Begin() { g.begin.Do(func() { close(g.begun) }) }
+
+// splice joins an end to a lane that is to come. It returns nil if the end cannot be used.
+func (g *gateway) splice(local, foreign string, end actors.HalfLane) (*splice, error) {
+	s := &splice{g: g, local: local, foreign: foreign, ready: make(chan struct{}), opening: true}
+	made := make(chan struct{})
+	conn, err := end.Conn(fdipc.Config{
+		Handler: s.carry,
+		NoFiles: func(*fdipc.Conn, *fdipc.Frame) {}, // it had handles, which do not leave the host
+		Closed:  func(*fdipc.Conn, error) { <-made; s.localEnded() },
+	})
+	if err != nil {
+		close(made)
+		return nil, err
+	}
+	s.conn = conn
+	g.mu.Lock()
+	g.splices[s] = struct{}{}
+	g.mu.Unlock()
+	close(made)
+	return s, nil
+}
+
+// carry sends a frame of the process to the other host. It waits for credit, and so does the process.
+func (s *splice) carry(_ *fdipc.Conn, f *fdipc.Frame) {
+	<-s.ready
+	if len(f.Handles) > 0 { // the process is at fault: its System refuses them
+		f.Refuse(fdipc.ReasonUnknown)
+		s.g.log.Warn("hosts: a process has sent descriptors to another host: the message is dropped", "from", s.local, "to", s.foreign)
+		return
+	}
+	if s.lane != nil {
+		_ = s.lane.Send(context.Background(), f) // on an error the lane has ended
+	}
+}
+
+// join gives a splice its lane; nil: there is none.
+func (s *splice) join(l *trunk.Lane) {
+	s.lane = l
+	close(s.ready)
+	if l != nil {
+		l.Join(s.conn, s.foreignEnded)
+	}
+	s.g.mu.Lock()
+	s.opening = false
+	after := s.after
+	s.after = nil
+	s.g.mu.Unlock()
+	for _, f := range after {
+		f()
+	}
+	if l == nil {
+		go s.conn.Close() // ends within fdipc's linger
+	} else {
+		s.endIfOver()
+	}
+}
+
+// localEnded takes note that all that the process has sent is in the trunk, and that no more comes.
+func (s *splice) localEnded() {
+	s.g.mu.Lock()
+	s.over = true
+	s.g.mu.Unlock()
+	s.endIfOver()
+}
+
+// endIfOver ends the lane if its process has ended. If that is not known, it waits for the news.
+func (s *splice) endIfOver() {
+	g := s.g
+	g.mu.Lock()
+	_, there := g.splices[s]
+	if !there || !s.over || s.opening {
+		g.mu.Unlock()
+		return
+	}
+	if s.why == nil && s.timer == nil && s.lane != nil {
+		s.timer = time.AfterFunc(endGrace, s.endIfOver)
+		g.mu.Unlock()
+		return
+	}
+	delete(g.splices, s)
+	why, timer := s.why, s.timer
+	g.mu.Unlock()
+	if timer != nil {
+		timer.Stop()
+	}
+	if s.lane != nil {
+		s.lane.End(why)
+	}
+}
+
+// foreignEnded takes the end of the lane, after the last frame from there was given to the process.
+func (s *splice) foreignEnded(e *trunk.LaneEnd) {
+	s.g.mu.Lock()
+	if e.Err == nil || errors.Is(e.Err, trunk.ErrLost) { // nobody waits for its end
+		delete(s.g.splices, s)
+	}
+	s.g.mu.Unlock()
+	go func() { // ends within fdipc's linger
+		_ = s.conn.Close() // sends what is left
+		if e.Err == nil {
+			s.g.carrier.ForeignEnded(s.foreign, e.Reason)
+		}
+	}()
+}
+
+// laneInfo is what the opener of a lane says of it, and its peer's reply.
+func laneInfo(from string, incarnation uint64, to string) []byte {
+	b := binary.AppendUvarint(nil, incarnation)
+	b = append(binary.AppendUvarint(b, uint64(len(from))), from...)
+	return append(b, to...)
+}
+
+func readLaneInfo(b []byte) (from string, incarnation uint64, to string, ok bool) {
+	incarnation, n := binary.Uvarint(b)
+	if n <= 0 {
+		return "", 0, "", false
+	}
+	b = b[n:]
+	length, n := binary.Uvarint(b)
+	if n <= 0 || length > uint64(len(b)-n) {
+		return "", 0, "", false
+	}
+	b = b[n:]
+	return string(b[:length]), incarnation, string(b[length:]), true
+}
+
+// OpenLane opens a lane to another host.
+func (g *gateway) OpenLane(number uint64, from string, incarnation uint64, to string, end actors.HalfLane) {
+	s, err := g.splice(from, to, end)
+	if err != nil {
+		g.carrier.Failed(number, to, err)
+		return
+	}
+	t := g.mesh.ByBoot(actors.Boot(to))
+	if t == nil {
+		g.carrier.Refused(number, to, nil)
+		s.join(nil)
+		return
+	}
+	go func() { // ends with the other host's answer, or with the trunk
+		lane, reply, err := t.Open(context.Background(), laneInfo(from, incarnation, to))
+		its, n := binary.Uvarint(reply)
+		end, ended := errors.AsType[*trunk.LaneEnd](err)
+		switch {
+		case err == nil && n > 0:
+			g.carrier.Opened(number, to, its)
+			s.join(lane)
+			return
+		case err == nil:
+			lane.End(nil)
+			g.carrier.Failed(number, to, trunk.ErrProtocol)
+		case ended && end.Err == nil && len(end.Reason) > 0:
+			g.carrier.Refused(number, to, end.Reason)
+		case errors.Is(err, trunk.ErrLost):
+			g.carrier.Refused(number, to, nil)
+		default:
+			g.carrier.Failed(number, to, err)
+		}
+		s.join(nil)
+	}()
+}
+
+// opened takes a lane that another host opens. A host speaks for its own processes alone.
+func (g *gateway) opened(l *trunk.Lane, info []byte) {
+	from, incarnation, to, ok := readLaneInfo(info)
+	if !ok || actors.Boot(from) != l.Trunk().Peer().Boot || actors.Boot(to) != g.boot {
+		g.log.Error("hosts: a host opens a lane that is not its own", "host", l.Trunk().Peer().Name, "from", from, "to", to)
+		l.End(nil)
+		return
+	}
+	g.mu.Lock()
+	g.last++
+	ref := g.last
+	g.offers[ref] = &offeredLane{l, to, from}
+	g.mu.Unlock()
+	g.carrier.Offer(ref, from, incarnation, to)
+}
+
+func (g *gateway) take(ref uint64) *offeredLane {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	o := g.offers[ref]
+	delete(g.offers, ref)
+	return o
+}
+
+// LaneAccepted accepts a lane of another host.
+func (g *gateway) LaneAccepted(ref, incarnation uint64, end actors.HalfLane) {
+	o := g.take(ref)
+	if o == nil {
+		end.Close()
+		return
+	}
+	s, err := g.splice(o.local, o.foreign, end)
+	if err == nil {
+		if err = o.lane.Accept(binary.AppendUvarint(nil, incarnation)); err == nil {
+			s.join(o.lane)
+			return
+		}
+		s.join(nil)
+	}
+	g.log.Warn("hosts: a lane of another host is not taken", "from", o.foreign, "to", o.local, "err", err)
+	o.lane.End(nil)
+}
+
+// LaneDeclined refuses a lane of another host, after the one that this host opens for the two.
+func (g *gateway) LaneDeclined(ref uint64, why []byte) {
+	o := g.take(ref)
+	if o == nil {
+		return
+	}
+	why = bytes.Clone(why)
+	end := func() { o.lane.End(why) }
+	g.mu.Lock()
+	for s := range g.splices {
+		if s.opening && s.local == o.local && s.foreign == o.foreign {
+			s.after = append(s.after, end)
+			g.mu.Unlock()
+			return
+		}
+	}
+	g.mu.Unlock()
+	end()
+}
+
+// ProcessEnded ends the lanes of a process of this host when what it has sent is in the trunk.
+func (g *gateway) ProcessEnded(address string, why []byte) {
+	why = bytes.Clone(why)
+	var its []*splice
+	g.mu.Lock()
+	for s := range g.splices {
+		if s.local == address {
+			s.why = why
+			its = append(its, s)
+		}
+	}
+	g.mu.Unlock()
+	for _, s := range its {
+		s.conn.PeerGone()
+		s.endIfOver()
+	}
+}
+
+func (g *gateway) hostUp(t *trunk.Trunk) {
+	peer := t.Peer()
+	g.mu.Lock()
+	g.up[peer.Boot] = t
+	g.mu.Unlock()
+	g.log.Info("hosts: a host is up", "host", peer.Name, "boot", peer.Boot)
+	g.carrier.HostUp(peer.Name, peer.Boot)
+}
+
+func (g *gateway) hostDown(t *trunk.Trunk, err error) {
+	peer := t.Peer()
+	g.mu.Lock()
+	now := g.up[peer.Boot]
+	if now == t {
+		delete(g.up, peer.Boot)
+	}
+	g.mu.Unlock()
+	g.log.Warn("hosts: a host is unreachable", "host", peer.Name, "boot", peer.Boot, "err", err)
+	if now == t {
+		g.carrier.HostDown(peer.Boot)
+	}
+}
+
+func (g *gateway) failed(host string, err error) {
+	level := slog.LevelDebug
+	if errors.Is(err, trunk.ErrRefused) {
+		level = slog.LevelWarn
+	}
+	g.log.Log(context.Background(), level, "hosts: no trunk", "host", host, "err", err)
+}
