@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -205,6 +206,9 @@ func (s *caller) cancel() {
 func (o *outcome) err(opts Options) error {
 	switch o.What {
 	case rules.Full, rules.Wait, rules.Place, rules.Dropped:
+		if o.Max > 0 {
+			return &FullError{Err: fmt.Errorf("the inputs of calls would have more than %d bytes together", o.Max)}
+		}
 		return &FullError{Bound: o.Number}
 	case rules.Quarantined:
 		return &QuarantinedError{opts.Key, o.Number, o.Text, o.Timeout}

@@ -34,6 +34,10 @@ type Config struct {
 	// [TooLargeError].
 	MaxBytes int
 
+	// QueueBytes is how long the inputs of the calls that wait and run may be together, in bytes, for
+	// more than one call; zero = 1 GiB. Beyond it is a [FullError], also with Block.
+	QueueBytes int
+
 	// Fresh gives each call a process of its own: a worker ends after one call, and is replaced, by
 	// a spare where one is ready (Pool.Spares). That is no restart: Intensity is for workers that
 	// die, or cannot start. It sets Restart and Recycle.Requests, and conflicts with PerWorker.

@@ -83,10 +83,10 @@ func (e *QuarantinedError) Error() string {
 }
 
 // A FullError says that the queue had no room for the call, or, with Err, that the way to it had
-// none. The call has not run.
+// none, or that the inputs of calls are too long together. The call has not run.
 type FullError struct {
 	Bound int
-	Err   error // of package actors
+	Err   error
 }
 
 func (e *FullError) Error() string {

@@ -406,6 +406,33 @@ func TestReports(t *testing.T) {
 	fails(t, err, func(*jobs.CanceledError) bool { return true })
 }
 
+// TestQueueBytes has inputs that are too long together: the second one has no room until the first
+// call has ended. One alone has.
+func TestQueueBytes(t *testing.T) {
+	began, over := make(chan struct{}), make(chan struct{})
+	rt := runtimetest.Tree(t, coppice.Config{ListenerIsolation: coppice.GoroutineIsolation, Children: []coppice.ChildSpec{jobs.Pool(
+		jobs.Config{Pool: coppice.Pool{Name: "work", Size: 1, Isolation: coppice.GoroutineIsolation}, PerWorker: 2, Block: true, QueueBytes: 300 << 10},
+		jobs.Handle("work", func(_ context.Context, b []byte) (int, error) {
+			if b[0] == 'w' {
+				close(began)
+				<-over
+			}
+			return len(b), nil
+		}),
+	)}})
+	p := jobs.Start[int](t.Context(), rt, "work", bytes.Repeat([]byte{'w'}, 200<<10), jobs.Options{})
+	<-began
+	_, err := jobs.Call[int](t.Context(), rt, "work", make([]byte, 101<<10))
+	fails(t, err, func(e *jobs.FullError) bool { return strings.Contains(e.Error(), "307200") })
+	close(over)
+	if n, err := p.Wait(); n != 200<<10 || err != nil {
+		t.Error(n, err)
+	}
+	if n, err := jobs.Call[int](t.Context(), rt, "work", make([]byte, 400<<10)); n != 400<<10 || err != nil {
+		t.Error(n, err)
+	}
+}
+
 // TestCallerThatDoesNotRead stops a process with many calls, has them all answered, which is more
 // than its channel takes, and continues it: it gets each answer.
 func TestCallerThatDoesNotRead(t *testing.T) {

@@ -33,6 +33,9 @@ func Pool(cfg Config, functions ...Function) coppice.ChildSpec {
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = 64 << 20
 	}
+	if cfg.QueueBytes == 0 {
+		cfg.QueueBytes = 1 << 30
+	}
 	workers := cfg.Pool
 	workers.Name = workersName
 	if cfg.Fresh {
@@ -64,8 +67,8 @@ func (c Config) validate(functions []Function) error {
 		return fmt.Errorf("jobs: pool %q: Worker and Function are set by this package", c.Name)
 	case c.PerWorker < 0 || c.PerWorker > 4096 || c.Fresh && c.PerWorker > 1:
 		return fmt.Errorf("jobs: pool %q: PerWorker %d is out of range", c.Name, c.PerWorker)
-	case c.Queue < 0 || c.MaxBytes < 0:
-		return fmt.Errorf("jobs: pool %q: Queue and MaxBytes are not negative", c.Name)
+	case c.Queue < 0 || c.MaxBytes < 0 || c.QueueBytes < 0:
+		return fmt.Errorf("jobs: pool %q: Queue, MaxBytes and QueueBytes are not negative", c.Name)
 	}
 	return nil
 }

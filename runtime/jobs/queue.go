@@ -38,6 +38,7 @@ type queueActor struct {
 	scratch string
 
 	calls   map[string]*pendingCall
+	bytes   int                   // of their inputs
 	askers  map[string]*actor.PID // of those who wait for a place
 	workers map[int]string        // names
 	leaving map[int]*actor.PID    // workers that wait until they have left, and whom to tell
@@ -177,6 +178,16 @@ func (q *queueActor) submit(ctx actor.Context, m *submit) {
 		q.respond(ctx, q.count(&outcome{Answer: isTooLarge, Number: m.size(), Max: q.cfg.MaxBytes}))
 		return
 	}
+	if q.calls[m.ID] != nil { // a process that lies
+		m.close()
+		q.respond(ctx, &outcome{Answer: isRefusal, Text: "another call has its ID"})
+		return
+	}
+	if q.bytes > 0 && q.bytes+m.size() > q.cfg.QueueBytes {
+		q.refused(m)
+		q.respond(ctx, q.count(&outcome{What: rules.Full, Max: q.cfg.QueueBytes}))
+		return
+	}
 	o := m.Options.options().with(q.cfg.Defaults)
 	if o.Idempotent && m.hasOwn() {
 		q.refused(m)
@@ -195,6 +206,7 @@ func (q *queueActor) submit(ctx actor.Context, m *submit) {
 		p.live, p.end = context.WithCancel(context.Background())
 	}
 	q.calls[m.ID] = p
+	q.bytes += m.size()
 	q.step(rules.Event{Kind: rules.Submit, Call: c})
 }
 
@@ -339,6 +351,7 @@ func (q *queueActor) reply(e rules.Effect) {
 		return
 	}
 	delete(q.calls, e.ID)
+	q.bytes -= c.submit.size()
 	c.close()
 	o := &outcome{What: e.Outcome, Worker: c.worker, Number: e.Deaths, Timeout: c.submit.Options.Timeout}
 	if e.Outcome == rules.Dropped {
