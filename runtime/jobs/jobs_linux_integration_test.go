@@ -26,7 +26,9 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/coppice-go/coppice/fdipc"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/jobs"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
@@ -75,7 +77,10 @@ func obey(ctx context.Context, o order) (report, error) {
 				full[i]++
 			}
 		}
-	case "report and wait", "report and hang":
+	case "report and wait", "report and hang", "report and wait once":
+		if o.Do == "report and wait once" && r.Attempt > 1 {
+			return r, nil
+		}
 		if err := jobs.Report(ctx, 0); err != nil {
 			return r, err
 		}
@@ -150,6 +155,15 @@ func pool(cfg jobs.Config) coppice.ChildSpec {
 		jobs.Handle("work", obey),
 		jobs.Handle("bytes", func(_ context.Context, b []byte) ([]byte, error) { return b, nil }),
 		jobs.Handle("view", beginning),
+		jobs.Handle("proto", func(_ context.Context, s *wrapperspb.StringValue) (*wrapperspb.StringValue, error) { return s, nil }),
+		jobs.Handle("write", func(_ context.Context, c net.Conn) (net.Conn, error) {
+			_, err := fmt.Fprint(c, "from the worker")
+			return c, err
+		}),
+		jobs.Handle("carrier", func(_ context.Context, c tagged) (tagged, error) {
+			_, err := c.file.WriteString(c.Tag)
+			return c, err
+		}),
 		jobs.Handle("file", func(_ context.Context, f *os.File) (*os.File, error) {
 			_, err := f.WriteAt([]byte("written"), 0)
 			return f, err
@@ -494,6 +508,90 @@ func TestCallerThatDoesNotRead(t *testing.T) {
 			}
 			return
 		}
+	}
+}
+
+// tagged is a value with a file.
+type tagged struct {
+	Tag  string
+	file *os.File
+}
+
+func (c *tagged) TakeHandles() []any { return []any{c.file} }
+
+func (c *tagged) SetHandles(handles []*fdipc.Handle) (err error) {
+	if len(handles) != 1 {
+		return errors.New("not one file")
+	}
+	c.file, err = handles[0].File()
+	return err
+}
+
+// TestValuesOfEachType sends a message of protobuf, a connection and a value with a file there and
+// back.
+func TestValuesOfEachType(t *testing.T) {
+	rt := tree(t, jobs.Config{})
+	for _, n := range []int{1, 1 << 20} {
+		in := wrapperspb.String(strings.Repeat("x", n))
+		if out, err := jobs.Call[*wrapperspb.StringValue](t.Context(), rt, "work/proto", in); err != nil || out.Value != in.Value {
+			t.Errorf("protobuf of %d bytes: %v", n, err)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := l.Accept()
+	if err == nil {
+		server, err = jobs.Call[net.Conn](t.Context(), rt, "work/write", server)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fprint(server, " and the caller")
+	_ = server.Close()
+	if b, readErr := io.ReadAll(client); err != nil || readErr != nil || string(b) != "from the worker and the caller" {
+		t.Errorf("%q %v %v", b, err, readErr)
+	}
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := jobs.Call[tagged](t.Context(), rt, "work/carrier", tagged{"its tag", f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.file.Close()
+	if b, err := io.ReadAll(io.NewSectionReader(out.file, 0, 100)); err != nil || string(b) != "its tag" || out.Tag != "its tag" {
+		t.Errorf("%q %+v %v", b, out, err)
+	}
+}
+
+// TestPerWorker has a worker killed for one of three calls in it: the others are told, or run again.
+func TestPerWorker(t *testing.T) {
+	notShort(t)
+	rt := tree(t, jobs.Config{PerWorker: 3})
+	began := make(chan struct{}, 2)
+	opts := jobs.Options{Progress: jobs.OnProgress(func(int) { began <- struct{}{} })}
+	told := jobs.Start[report](t.Context(), rt, "work", order{Do: "report and wait"}, opts)
+	opts.Idempotent = true
+	again := jobs.Start[report](t.Context(), rt, "work", order{Do: "report and wait once"}, opts)
+	<-began
+	<-began
+	_, err := do(t, rt, order{Do: "hang"}, jobs.Options{Timeout: time.Millisecond, Grace: time.Millisecond})
+	fails(t, err, func(e *jobs.DeadlineError) bool { return e.Killed })
+	_, err = told.Wait()
+	fails(t, err, func(e *jobs.DiedError) bool {
+		return e.Exit != nil && e.Exit.Killed == coppice.KilledCall && e.Deaths == 1
+	})
+	if r, err := again.Wait(); err != nil || r.Attempt != 2 {
+		t.Error(r, err)
 	}
 }
 
