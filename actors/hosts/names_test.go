@@ -143,9 +143,9 @@ func TestCutOff(t *testing.T) {
 					time.Sleep(hoststest.AnswerDelay + 10*time.Millisecond)
 					m.Cut("a", true)
 				}
-				var ended time.Time
+				ends := make(chan time.Time, 1)
 				stop := context.AfterFunc(held.Context(), func() {
-					ended = time.Now()
+					ends <- time.Now()
 					if strings.HasPrefix(name, "renewals") || name == "answers lost" {
 						_ = held.Release(t.Context()) // at once, as nothing runs
 					}
@@ -153,6 +153,11 @@ func TestCutOff(t *testing.T) {
 				defer stop()
 				next := eventually(t, b, "billing")
 				won := time.Now()
+				var ended time.Time
+				select {
+				case ended = <-ends:
+				default:
+				}
 				if !errors.Is(context.Cause(held.Context()), hosts.ErrLost) || ended.IsZero() || won.Before(ended) {
 					t.Errorf("%v, ended %v after the cut; another holds it after %v", context.Cause(held.Context()), ended.Sub(at), won.Sub(at))
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -38,13 +39,11 @@ func (c *crew) end() {
 	c.acting--
 }
 
-func (c *crew) last() string {
+// now returns the hosts on which it has begun, and how many act.
+func (c *crew) now() ([]string, int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.runs) == 0 {
-		return ""
-	}
-	return c.runs[len(c.runs)-1]
+	return slices.Clone(c.runs), c.acting
 }
 
 // start runs a singleton on hosts a, b, c; work is what it does.
@@ -78,10 +77,11 @@ func TestSingleton(t *testing.T) {
 		})
 		for round := range 5 {
 			time.Sleep(20 * time.Second)
-			if len(c.runs) != round+1 || c.acting != 1 {
-				t.Fatalf("round %d: run on %v, %d now", round, c.runs, c.acting)
+			runs, acting := c.now()
+			if len(runs) != round+1 || acting != 1 {
+				t.Fatalf("round %d: run on %v, %d now", round, runs, acting)
 			}
-			host := c.last()
+			host := runs[round]
 			m.Cut(host, true)
 			time.AfterFunc(10*time.Second, func() { m.Cut(host, false) })
 		}
