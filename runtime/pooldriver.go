@@ -239,9 +239,6 @@ func (c *poolDriver) perform(e pool.Effect) {
 	case pool.Add:
 		go c.add(e.Slot) // ends with the slot's start
 	case pool.Remove:
-		c.mu.Lock()
-		c.slotLocked(e.Slot).answerReplacements(fmt.Errorf("%w: its slot is removed", ErrNoChild))
-		c.mu.Unlock()
 		go c.remove(e.Slot) // ends when the slot is gone, which does not wait for its worker
 	case pool.Rolled, pool.Scaled:
 		if e.Kind == pool.Scaled && e.Result == pool.Failed {

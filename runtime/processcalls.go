@@ -242,6 +242,9 @@ func (c *poolDriver) replace(ctx context.Context, w *poolWorker) error {
 	case s.occupant() != w || w.finished():
 		c.mu.Unlock()
 		return fmt.Errorf("%w: it has no slot", ErrNoChild)
+	case w.drainWhy == pool.ForScale: // it has left the slot, which is being removed
+		c.mu.Unlock()
+		return errSlotRemoved
 	default:
 		s.pendingReplacements = append(s.pendingReplacements, replaced)
 	}

@@ -265,3 +265,26 @@ func TestFailedChildIsForgotten(t *testing.T) {
 	})
 	go func() { <-slowStops; slowStopped <- struct{}{} }() // at the end of the tree
 }
+
+// TestRestartOfRemoved: a slot that is removed gets no other worker, and nobody waits for one while
+// its last worker drains.
+func TestRestartOfRemoved(t *testing.T) {
+	setOrder("serve, park never")
+	p := startTree(t, "reloads, drains two")
+	if err := p.Scale(t.Context(), "web", 2); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // one of each worker
+		p.keepAlive().closes()
+	}
+	if err := p.Scale(t.Context(), "web", 1); err != nil {
+		t.Fatal(err)
+	}
+	before := p.child("web/0").Incarnation
+	if err := p.Restart(t.Context(), "web/1"); !errors.Is(err, coppice.ErrNoChild) {
+		t.Errorf("%v", err)
+	}
+	if err := p.Restart(t.Context(), "web"); err != nil || p.child("web/0").Incarnation != before+1 {
+		t.Errorf("%v; %+v", err, p.child("web/0"))
+	}
+}

@@ -11,6 +11,9 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
+// errSlotRemoved answers callers that wait for another worker in a slot that the pool no longer has.
+var errSlotRemoved = fmt.Errorf("%w: its slot is removed", ErrNoChild)
+
 // poolSlot is a driver's record of one slot, from its first start on; guarded by poolDriver.mu. Its
 // workers change.
 type poolSlot struct {
@@ -206,5 +209,8 @@ func (c *poolDriver) remove(slot int) {
 			break
 		}
 	}
+	c.mu.Lock()
+	c.slotLocked(slot).answerReplacements(errSlotRemoved)
+	c.mu.Unlock()
 	c.step(pool.Event{Kind: pool.Removed, Slot: slot})
 }
