@@ -244,6 +244,8 @@ func TestEnds(t *testing.T) {
 	fails(t, err, func(*jobs.RefusedError) bool { return true })
 	_, err = jobs.Call[report](t.Context(), rt, "work", "a string")
 	fails(t, err, func(*jobs.RefusedError) bool { return true })
+	_, err = jobs.Call[report](t.Context(), new(coppice.Worker), "work", order{}) // a worker without a master
+	fails(t, err, func(e *jobs.GoneError) bool { return e.Pool == "work" })
 	_, err = jobs.Call[report](t.Context(), rt, "none", order{})
 	fails(t, err, func(e *jobs.GoneError) bool { return e.Pool == "none" })
 }
