@@ -244,6 +244,10 @@ func (m *Mesh) settle(ctx context.Context, c *handshaken, p *pair, stop func() b
 	}
 	m.mu.Lock()
 	old := p.cur
+	if m.pairs[p.name] != p || p.address == "" { // since the hello
+		m.mu.Unlock()
+		return c.refuse(goawayRefused, fmt.Errorf("%w: %s is not one of the peers", ErrRefused, p.name))
+	}
 	if decides {
 		if err := p.refuses(&c.hello); err != nil {
 			m.mu.Unlock()
