@@ -21,18 +21,12 @@ import (
 	"github.com/coppice-go/coppice/actors/hosts"
 )
 
-// A TLS names files in PEM, which are read again at each handshake, so that certificates can be
-// renewed. Connections are TLS 1.3.
-type TLS struct {
-	Cert, Key string // of this host; both or neither
-	CA        string // that the others' certificates are from
-}
-
-func (t TLS) info() transport.TLSInfo {
+// info has etcd read the files again at each handshake. A CA alone is enough for a client.
+func info(t hosts.TLS) transport.TLSInfo {
 	return transport.TLSInfo{CertFile: t.Cert, KeyFile: t.Key, TrustedCAFile: t.CA, MinVersion: tls.VersionTLS13}
 }
 
-func (t TLS) validate(field string) error {
+func validate(t hosts.TLS, field string) error {
 	if (t.Cert == "") != (t.Key == "") {
 		return fmt.Errorf("%s: Cert %q and Key %q: both or neither", field, t.Cert, t.Key)
 	}
@@ -41,9 +35,9 @@ func (t TLS) validate(field string) error {
 
 // External is an etcd that runs by itself. It is a value: compared, logged; the password is in it.
 type External struct {
-	Endpoints          []string // URLs: http, https, or unix:///path of a socket
-	TLS                TLS      // for https; CA "": the system's
-	Username, Password string   // of etcd's authentication; "": none
+	Endpoints          []string  // URLs: http, https, or unix:///path of a socket
+	TLS                hosts.TLS // for https; CA "": the system's
+	Username, Password string    // of etcd's authentication; "": none
 }
 
 // Open connects. It does not wait for etcd to answer.
@@ -51,15 +45,15 @@ func (x External) Open(_ context.Context, _ string) (hosts.Engine, error) {
 	if len(x.Endpoints) == 0 {
 		return nil, errors.New("hosts/etcd: External.Endpoints: none")
 	}
-	if err := x.TLS.validate("External.TLS"); err != nil {
+	if err := validate(x.TLS, "External.TLS"); err != nil {
 		return nil, fmt.Errorf("hosts/etcd: %w", err)
 	}
 	cfg := clientv3.Config{
 		Endpoints: x.Endpoints, Username: x.Username, Password: x.Password, Logger: zap.NewNop(),
 		DialKeepAliveTime: 2 * time.Second, DialKeepAliveTimeout: 2 * time.Second, PermitWithoutStream: true,
 	}
-	if x.TLS != (TLS{}) {
-		config, err := x.TLS.info().ClientConfig()
+	if x.TLS != (hosts.TLS{}) {
+		config, err := info(x.TLS).ClientConfig()
 		if err != nil {
 			return nil, fmt.Errorf("hosts/etcd: External.TLS: %w", err)
 		}

@@ -3,8 +3,8 @@
 //
 //	hosts' engine: etcd.Embedded{Dir: "/var/lib/shop", Seats: map[string]string{
 //		"a": "https://10.0.0.1:2380", "b": "https://10.0.0.2:2380", "c": "https://10.0.0.3:2380",
-//	}, TLS: etcd.TLS{Cert: "a.pem", Key: "a.key", CA: "shop.pem"}}
-//	or: etcd.External{Endpoints: []string{"https://etcd.internal:2379"}, TLS: etcd.TLS{CA: "ca.pem"}}
+//	}, TLS: hosts.TLS{Cert: "a.pem", Key: "a.key", CA: "shop.pem"}}
+//	or: etcd.External{Endpoints: []string{"https://etcd.internal:2379"}, TLS: hosts.TLS{CA: "ca.pem"}}
 //
 // # What a user has to know
 //

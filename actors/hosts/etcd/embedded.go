@@ -30,7 +30,7 @@ type Embedded struct {
 	// them, the same on every host. https needs TLS; http is for loopback addresses only;
 	// unix://name:80 is the socket "name:80" in the working directory.
 	Seats map[string]string
-	TLS   TLS // between the seats: both sides are verified
+	TLS   hosts.TLS // between the seats: both sides are verified
 	// Tick and Election are etcd's heartbeat and election timeout. Zero: 50 ms and 500 ms, for
 	// hosts whose round trip is below 50 ms; an Election is 5 to 50 Ticks.
 	Tick, Election time.Duration
@@ -61,7 +61,7 @@ func (x *Embedded) validate(host string) error {
 	case n%2 == 0 || n > 7:
 		bad("Seats", "%d: take 1, 3, 5 or 7", n)
 	}
-	if err := x.TLS.validate("Embedded.TLS"); err != nil {
+	if err := validate(x.TLS, "Embedded.TLS"); err != nil {
 		errs = append(errs, err)
 	}
 	secure := x.TLS.Cert != "" && x.TLS.CA != ""
@@ -145,7 +145,7 @@ func (x Embedded) Open(ctx context.Context, host string) (hosts.Engine, error) {
 	cfg.LogLevel, cfg.ZapLoggerBuilder = x.Log, embed.NewZapLoggerBuilder(log)
 	cfg.UnsafeNoFsync = x.noSync
 	if peer.Scheme == "https" {
-		cfg.PeerTLSInfo = x.TLS.info()
+		cfg.PeerTLSInfo = info(x.TLS)
 		cfg.PeerTLSInfo.ClientCertAuth = true
 	}
 	e, err := embed.StartEtcd(cfg)

@@ -95,7 +95,7 @@ func TestBadSpecs(t *testing.T) {
 	three := func(b string) map[string]string {
 		return map[string]string{"a": "https://10.0.0.1:1", "b": b, "c": "https://10.0.0.3:1"}
 	}
-	files := etcd.TLS{Cert: "a.pem", Key: "a.key", CA: "ca.pem"}
+	files := hosts.TLS{Cert: "a.pem", Key: "a.key", CA: "ca.pem"}
 	for _, row := range []struct {
 		want string
 		spec hosts.EngineSpec
@@ -109,13 +109,13 @@ func TestBadSpecs(t *testing.T) {
 		{"anybody could join", etcd.Embedded{Dir: "d", Seats: three("http://b:1"), TLS: files}},
 		{"has no port", etcd.Embedded{Dir: "d", Seats: three("https://10.0.0.2"), TLS: files}},
 		{"none of http, https, unix", etcd.Embedded{Dir: "d", Seats: three("tcp://10.0.0.2:1"), TLS: files}},
-		{"both or neither", etcd.Embedded{Dir: "d", Seats: one, TLS: etcd.TLS{Cert: "a.pem"}}},
+		{"both or neither", etcd.Embedded{Dir: "d", Seats: one, TLS: hosts.TLS{Cert: "a.pem"}}},
 		{"5 to 50 Ticks", etcd.Embedded{Dir: "d", Seats: one, Tick: time.Second, Election: 2 * time.Second}},
 		{"none of debug", etcd.Embedded{Dir: "d", Seats: one, Log: "loud"}},
 		{"longer than a Unix socket", etcd.Embedded{Dir: "/" + strings.Repeat("x", 120), Seats: one}},
 		{"Endpoints: none", etcd.External{}},
-		{"both or neither", etcd.External{Endpoints: []string{"https://e:1"}, TLS: etcd.TLS{Key: "a.key"}}},
-		{"External.TLS", etcd.External{Endpoints: []string{"https://e:1"}, TLS: etcd.TLS{CA: filepath.Join(t.TempDir(), "none.pem")}}},
+		{"both or neither", etcd.External{Endpoints: []string{"https://e:1"}, TLS: hosts.TLS{Key: "a.key"}}},
+		{"External.TLS", etcd.External{Endpoints: []string{"https://e:1"}, TLS: hosts.TLS{CA: filepath.Join(t.TempDir(), "none.pem")}}},
 	} {
 		e, err := row.spec.Open(t.Context(), "a")
 		if err == nil {
