@@ -87,7 +87,8 @@ type Options struct {
 	Timeout time.Duration
 
 	// Grace is how long a run may go on after its context has ended, because its time was over or
-	// the caller's context ended: then its worker is killed. Zero = 1 s; below zero = for ever.
+	// the caller's context ended: then its worker is killed. Zero = 1 s; coppice.None = at once. A
+	// function that does not look at its context, as in C, runs for Timeout and Grace.
 	Grace time.Duration
 
 	// Idempotent lets the call run again, after a pause and in another worker, when its worker has

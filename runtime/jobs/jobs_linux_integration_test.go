@@ -217,6 +217,8 @@ func TestEnds(t *testing.T) {
 	fails(t, err, func(e *jobs.FuncError) bool { return e.Text == "as ordered" })
 	_, err = do(t, rt, order{Do: "panic"}, jobs.Options{})
 	fails(t, err, func(e *jobs.PanicError) bool { return e.Value == "as ordered" && strings.Contains(e.Stack, "obey") })
+	_, err = do(t, rt, order{Do: "answer"}, jobs.Options{Key: strings.Repeat("k", 1025)})
+	fails(t, err, func(e *jobs.RefusedError) bool { return strings.Contains(e.Why, "1025 bytes") })
 	again, err := do(t, rt, order{Do: "answer"}, jobs.Options{})
 	if err != nil || again.PID != r.PID {
 		t.Errorf("after a panic: %v %v, before it %v", again, err, r)

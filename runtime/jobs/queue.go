@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -22,6 +23,9 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
+
+// maxName bounds the keys and tenants of calls, in bytes: the quarantine keeps them.
+const maxName = 1 << 10
 
 // queueActor drives the rules: it turns messages into events and effects into messages. It is an
 // actor of the master, and decides nothing. All of its fields belong to the actor's goroutine, but
@@ -174,8 +178,7 @@ func (q *queueActor) start(ctx actor.Context) {
 
 func (q *queueActor) submit(ctx actor.Context, m *submit) {
 	if m.size() > q.cfg.MaxBytes {
-		q.refused(m)
-		q.respond(ctx, q.count(&outcome{Answer: isTooLarge, Number: m.size(), Max: q.cfg.MaxBytes}))
+		q.refuse(ctx, m, &outcome{Answer: isTooLarge, Number: m.size(), Max: q.cfg.MaxBytes})
 		return
 	}
 	if q.calls[m.ID] != nil { // a process that lies
@@ -184,14 +187,16 @@ func (q *queueActor) submit(ctx actor.Context, m *submit) {
 		return
 	}
 	if q.bytes > 0 && q.bytes+m.size() > q.cfg.QueueBytes {
-		q.refused(m)
-		q.respond(ctx, q.count(&outcome{What: rules.Full, Max: q.cfg.QueueBytes}))
+		q.refuse(ctx, m, &outcome{What: rules.Full, Max: q.cfg.QueueBytes})
 		return
 	}
 	o := m.Options.options().with(q.cfg.Defaults)
 	if o.Idempotent && m.hasOwn() {
-		q.refused(m)
-		q.respond(ctx, q.count(&outcome{Answer: isRefusal, Text: "an input with handles moves to the worker that runs it: the call cannot run again, so it is not idempotent"}))
+		q.refuse(ctx, m, &outcome{Answer: isRefusal, Text: "an input with handles moves to the worker that runs it: the call cannot run again, so it is not idempotent"})
+		return
+	}
+	if n := max(len(o.Key), len(o.Tenant)); n > maxName {
+		q.refuse(ctx, m, &outcome{Answer: isRefusal, Text: fmt.Sprintf("its Key or Tenant has %d bytes, and at most %d are kept: give a hash", n, maxName)})
 		return
 	}
 	q.watch(ctx, m.From)
@@ -210,10 +215,11 @@ func (q *queueActor) submit(ctx actor.Context, m *submit) {
 	q.step(rules.Event{Kind: rules.Submit, Call: c})
 }
 
-// refused closes what a call has that is refused at once, and gives its place up.
-func (q *queueActor) refused(m *submit) {
+// refuse answers a call that is refused at once. What it has is closed, and its place given up.
+func (q *queueActor) refuse(ctx actor.Context, m *submit, o *outcome) {
 	m.close()
 	q.step(rules.Event{Kind: rules.Cancel, ID: m.ID})
+	q.respond(ctx, q.count(o))
 }
 
 // close is for a call that is over.
@@ -302,6 +308,10 @@ func (q *queueActor) step(ev rules.Event) {
 			q.kill(e.Worker, coppice.KilledCall)
 		case rules.Reply:
 			q.reply(e)
+		case rules.Found:
+			if entry, ok := q.entry(e.ID); ok {
+				q.sys.Logger().Warn("jobs: a key is quarantined", slog.String("pool", q.pool.Value.AsString()), slog.String("key", e.ID), slog.Int("deaths", entry.Deaths), slog.String("reason", entry.Reason))
+			}
 		case rules.Left:
 			q.send(context.Background(), q.leaving[e.Worker], left{}, nil)
 			delete(q.leaving, e.Worker)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -148,7 +149,7 @@ func TestSeen(t *testing.T) {
 		{order: order{Do: "answer"}},
 		{order: order{Do: "error"}},
 		{order: order{Do: "panic"}},
-		{order{Do: "wait"}, jobs.Options{Timeout: time.Millisecond, Grace: -1}},
+		{order{Do: "wait"}, jobs.Options{Timeout: time.Millisecond, Grace: math.MaxInt64}},
 		{order{Do: "die once"}, jobs.Options{Idempotent: true}},
 		{order{Do: "signal", N: int(syscall.SIGKILL)}, jobs.Options{Key: "poison"}},
 		{order{Do: "answer"}, jobs.Options{Key: "poison"}},
@@ -162,7 +163,7 @@ func TestSeen(t *testing.T) {
 
 	began := make(chan struct{}, 1)
 	busy := func(ctx context.Context) *jobs.Pending[report] {
-		p := jobs.Start[report](ctx, rt, "work", order{Do: "report and wait"}, jobs.Options{Key: "a.png", Grace: -1, Progress: jobs.OnProgress(func(int) { began <- struct{}{} })})
+		p := jobs.Start[report](ctx, rt, "work", order{Do: "report and wait"}, jobs.Options{Key: "a.png", Grace: math.MaxInt64, Progress: jobs.OnProgress(func(int) { began <- struct{}{} })})
 		<-began
 		return p
 	}

@@ -72,6 +72,14 @@ func TestSteps(t *testing.T) {
 			{2 * time.Second, submit("c", ""), ""},
 			{2 * time.Second, Event{Kind: Death, Worker: 1}, "a: killed, b: died"},
 		}},
+		{"without Grace it is hard at once, with one that does not end never", Config{PerWorker: 2, Queue: 9}, []step{
+			{0, Event{Kind: Join, Worker: 1}, ""},
+			{0, Event{Kind: Submit, Call: Call{ID: "a", Timeout: 2, Grace: -1}}, "hand a.1 to 1"},
+			{0, Event{Kind: Submit, Call: Call{ID: "b", Timeout: 1, Grace: math.MaxInt64}}, "hand b.1 to 1"},
+			{1, Event{Kind: Wake}, "end the context of b.1 in 1"},
+			{2, Event{Kind: Wake}, "end the context of a.1 in 1"},
+			{2, Event{Kind: Wake}, "kill 1 for a.1"},
+		}},
 		{"an idempotent call runs again after a pause", Config{PerWorker: 1, Queue: 9}, []step{
 			{0, Event{Kind: Join, Worker: 1}, ""},
 			{0, Event{Kind: Submit, Call: Call{ID: "a", Reruns: 1}}, "hand a.1 to 1"},
@@ -119,7 +127,7 @@ func TestSteps(t *testing.T) {
 			{5, Event{Kind: Submit, Call: Call{ID: "c", Key: "k", Timeout: 1, Grace: 1}}, "hand c.1 to 3"},
 			{6, Event{Kind: Wake}, "end the context of c.1 in 3"},
 			{7, Event{Kind: Wake}, "kill 3 for c.1"},
-			{7, Event{Kind: Death, Worker: 3}, "c: killed"},
+			{7, Event{Kind: Death, Worker: 3}, "k is quarantined, c: killed"},
 			{8, Event{Kind: Join, Worker: 4}, ""},
 			{8, Event{Kind: Submit, Call: Call{ID: "d", Key: "k"}}, "d: quarantined"},
 		}},
@@ -213,6 +221,7 @@ func (w *world) step(ev Event) {
 				w.t.Fatalf("%v, after %v of %v", e, w.now-w.began[e.ID], c.Timeout)
 			}
 			w.soft[e.ID] = true
+		case Found: // the quarantine has a model of its own
 		case Left:
 			for _, r := range w.runs {
 				if r.Worker == e.Worker {
@@ -273,7 +282,10 @@ func (w *world) submitPlaced() {
 }
 
 // timeouts are those of the model's calls. The longest is beyond the end of time.
-var timeouts = []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond, math.MaxInt64}
+var (
+	timeouts = []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond, math.MaxInt64}
+	graces   = []time.Duration{-1, 0, 100 * time.Millisecond, math.MaxInt64}
+)
 
 func sortedKeys[V any](m map[string]V) []string {
 	var keys []string
@@ -325,7 +337,7 @@ func TestModel(t *testing.T) {
 				next++
 				c := Call{
 					ID: fmt.Sprint("c", next), From: fmt.Sprint("p", random.IntN(3)), Tenant: fmt.Sprint("t", random.IntN(3)), Reruns: random.IntN(3),
-					Key: fmt.Sprint("k", random.IntN(6)), Timeout: timeouts[random.IntN(len(timeouts))], Single: random.IntN(4) == 0, Grace: time.Duration(random.IntN(3)-1) * 100 * time.Millisecond,
+					Key: fmt.Sprint("k", random.IntN(6)), Timeout: timeouts[random.IntN(len(timeouts))], Single: random.IntN(4) == 0, Grace: graces[random.IntN(len(graces))],
 				}
 				w.calls[c.ID] = c
 				w.step(Event{Kind: Submit, Call: c})

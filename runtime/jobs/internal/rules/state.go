@@ -34,7 +34,7 @@ type Config struct {
 type Call struct {
 	ID, From, Tenant, Key string // From is the address of the caller's process
 	Timeout               time.Duration
-	Grace                 time.Duration // below 0: its worker is never killed for it
+	Grace                 time.Duration // 0 or below: its worker is killed at once
 	Reruns                int           // how often it may run again after a death
 	Single                bool          // it cannot be handed over a second time
 }

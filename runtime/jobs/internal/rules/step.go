@@ -42,6 +42,7 @@ const (
 	Soft                    // end the context of ID in Worker
 	Kill                    // kill Worker, for ID
 	Reply                   // tell the caller of ID what became of it, and forget it unless Outcome is Place or Wait
+	Found                   // ID is a key that is quarantined from now on
 	Left                    // tell Worker, which takes no more, that it has nothing any more
 )
 
@@ -82,6 +83,8 @@ func (e Effect) String() string {
 		return fmt.Sprintf("kill %d for %s.%d", e.Worker, e.ID, e.Run)
 	case Reply:
 		return fmt.Sprintf("%s: %v", e.ID, e.Outcome)
+	case Found:
+		return fmt.Sprintf("%s is quarantined", e.ID)
 	case Left:
 		return fmt.Sprintf("%d has left", e.Worker)
 	}
@@ -252,10 +255,7 @@ func (s *State) cancel(c *callRecord) {
 
 // soft ends the context of a run, and sets when its worker is killed.
 func (s *State) soft(c *callRecord) {
-	c.at = never
-	if c.Grace >= 0 {
-		s.due(c, c.Grace)
-	}
+	s.due(c, max(0, c.Grace))
 	s.do = append(s.do, Effect{Kind: Soft, ID: c.ID, Run: c.run, Worker: c.worker.id})
 }
 
@@ -274,7 +274,7 @@ func (s *State) answered(c *callRecord, ok bool) {
 		s.dropped(c)
 	default:
 		if s.table != nil && c.Key != "" {
-			s.table.Answered(s.now, c.Key)
+			s.found(s.table.Answered(s.now, c.Key))
 		}
 		if s.Totals.Answered++; c.expired && !ok {
 			s.Totals.Expired++
@@ -334,7 +334,7 @@ func (s *State) died(w *workerRecord, reason string, blame bool) {
 		}
 	}
 	if len(keys) > 0 && s.table != nil {
-		s.table.Died(s.now, reason, keys...)
+		s.found(s.table.Died(s.now, reason, keys...))
 	}
 	for _, c := range calls {
 		s.release(c)
@@ -364,6 +364,13 @@ func (s *State) quarantined(c *callRecord) bool {
 	}
 	e, found := s.table.Entry(s.now, c.Key)
 	return found && !e.Released
+}
+
+// found tells which keys are quarantined from now on.
+func (s *State) found(keys []string) {
+	for _, key := range keys {
+		s.do = append(s.do, Effect{Kind: Found, ID: key})
+	}
 }
 
 // deadlines does what is due.
