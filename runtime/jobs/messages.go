@@ -40,7 +40,10 @@ type (
 		Name string
 	}
 	// welcome has the number of the queue's life, which is in all that a worker says of calls.
-	welcome struct{ Life int64 }
+	welcome struct {
+		Life    int64
+		Scratch string `cbor:",omitempty"` // has the directories of calls; "" = there are none
+	}
 	// leave says that a worker takes no more calls. It is answered with a left, when none is on its
 	// way to the worker, and the queue has all of its answers.
 	leave struct {
@@ -53,13 +56,14 @@ type (
 		Life     int64
 		ID, Func string
 		Run      int
-		Scratch  string `cbor:",omitempty"` // has the directories of calls; "" = there are none
+		Scratch  string `cbor:",omitempty"` // the welcome's, which a run can overtake
 		body
 	}
-	// soft ends the context of a run.
+	// soft ends the context of a run. IDs of the master's calls come again when it is replaced in place.
 	soft struct {
-		ID  string
-		Run int
+		Life int64
+		ID   string
+		Run  int
 	}
 	// answer is what a run ended with.
 	answer struct {

@@ -125,7 +125,7 @@ func (q *queueActor) Receive(ctx actor.Context) {
 	case joining:
 		q.workers[m.ID] = m.Name
 		q.watch(ctx, strconv.Itoa(m.ID))
-		q.respond(ctx, welcome{q.life})
+		q.respond(ctx, welcome{q.life, q.scratch})
 		q.step(rules.Event{Kind: rules.Join, Worker: m.ID})
 	case leave:
 		if m.Life != q.life || q.workers[m.ID] == "" {
@@ -303,7 +303,7 @@ func (q *queueActor) step(ev rules.Event) {
 		case rules.Hand:
 			q.hand(e)
 		case rules.Soft:
-			q.send(context.Background(), serverPID(e.Worker), soft{e.ID, e.Run}, nil)
+			q.send(context.Background(), serverPID(e.Worker), soft{q.life, e.ID, e.Run}, nil)
 		case rules.Kill:
 			q.kill(e.Worker, coppice.KilledCall)
 		case rules.Reply:

@@ -92,6 +92,7 @@ func (s *server) serve(ctx context.Context, w *coppice.Worker) error {
 			if !r.end(errQueue, time.After(time.Second)) {
 				return fmt.Errorf("%w, and a call of it did not", errQueue)
 			}
+			_ = os.Remove(r.welcome.Scratch) // a queue that was replaced has not; where calls have directories it fails
 			select {
 			case <-r.had:
 				return nil
@@ -206,7 +207,7 @@ func (r *runs) Receive(ctx actor.Context) {
 
 // begin runs a call on a goroutine, which ends when the function returns.
 func (r *runs) begin(ctx actor.Context, m *run) {
-	key := soft{m.ID, m.Run}
+	key := soft{m.Life, m.ID, m.Run}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if m.Life < r.welcome.Life { // of a queue that has ended; a first run can overtake the welcome

@@ -78,7 +78,7 @@ func init() {
 				}
 			}
 		}
-		if step == "claimed" && wanted(step) || stop.Load() == id+step {
+		if step == "claimed" && wanted(step) || stop.CompareAndSwap(id+step, "") {
 			stopHere()
 		}
 	})
