@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,9 +52,14 @@ func TestSendQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		to := &slow{reads: make(chan struct{})}
 		b := &sendQueue{sender: to}
+		var mu sync.Mutex
 		var failed []string
 		put := func(m any) {
-			b.put(parcel{m: m, failed: func(err error) { failed = append(failed, fmt.Sprint(m, ": ", err)) }})
+			b.put(parcel{m: m, failed: func(err error) {
+				mu.Lock()
+				defer mu.Unlock()
+				failed = append(failed, fmt.Sprint(m, ": ", err))
+			}})
 		}
 		for _, m := range []string{"1", "2", "3"} {
 			put(m)
