@@ -89,6 +89,9 @@ func (s *server) serve(ctx context.Context, w *coppice.Worker) error {
 		}
 		select {
 		case <-monitor.C: // a new one comes; the callers of what runs here have their errors
+			r.mu.Lock()
+			r.welcome.Life++ // a run that comes later than the word of its queue's end is dropped
+			r.mu.Unlock()
 			if !r.end(errQueue, time.After(time.Second)) {
 				return fmt.Errorf("%w, and a call of it did not", errQueue)
 			}
