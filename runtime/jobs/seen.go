@@ -23,7 +23,8 @@ type Run struct {
 const maxRuns = 256
 
 // running returns the calls that workers have, the longest first.
-func (q *queueActor) running() (list []Run) {
+func (q *queueActor) running() []Run {
+	list := []Run{}
 	for _, c := range q.calls {
 		if !c.handed.IsZero() {
 			list = append(list, Run{c.worker, c.submit.Func, c.submit.Options.Key, c.run, time.Since(c.handed)})

@@ -309,6 +309,8 @@ func TestJobs(t *testing.T) {
 	}
 	s, b := start(t, "-jobs"), open(t)
 	b.do(chromedp.Navigate(s.ops))
+	b.await(text("#keys") + `.match(/carts\/resize\s+b.png\s+2\s+0\s.* s\s+exit code 3/) && document.querySelector('#runs').parentElement.hidden`)
+	b.eval("fetch('/wait')")
 	b.await(text("#jobs") + `.match(/carts\/resize\s+1 \(.*s\)\s+1\s+1\s+0\s+1\s+died 2/)`)
 	b.await(text("#runs") + `.match(/carts\/resize\/workers\/0\s+resize\s.*s\s+1\s+a.png/)`)
 	b.await(text("#keys") + `.match(/carts\/resize\s+b.png\s+2\s+0\s.* s\s+exit code 3/)`)

@@ -27,7 +27,7 @@ func main() {
 	workers := flag.Int("workers", 3, "workers of the pool web")
 	goroutines := flag.Bool("goroutines", false, "its workers are goroutines")
 	carts := flag.Int("actors", 3, "actors")
-	pool := flag.Bool("jobs", false, "has a pool of jobs, resize, with calls that run, wait and are quarantined")
+	pool := flag.Bool("jobs", false, "has a pool of jobs, resize, with a key that is quarantined")
 	spoil := flag.String("spoil", "", "while there is a `file` of this name, no worker of a later generation starts")
 	flag.Parse()
 	isolation := coppice.ProcessIsolation
@@ -91,7 +91,12 @@ func mount(addr string) func(*coppice.Runtime) {
 			fmt.Fprintln(os.Stderr, err)
 			return
 		}
-		go call(rt) // until the tree ends
+		mux.HandleFunc("/wait", func(http.ResponseWriter, *http.Request) { // a call runs, and another waits
+			for range 2 {
+				jobs.Start[string](context.Background(), rt, "carts/resize/resize", "wait", jobs.Options{Key: "a.png"})
+			}
+		})
+		go die(rt)
 		for _, l := range rt.Listeners() {
 			fmt.Printf("shop http://%s/\n", l.Addr)
 		}
@@ -109,13 +114,10 @@ func resize(ctx context.Context, how string) (string, error) {
 	return "", ctx.Err()
 }
 
-// call has a key quarantined in the pool of jobs, a call run, and another wait.
-func call(rt *coppice.Runtime) {
+// die has a key quarantined in the pool of jobs.
+func die(rt *coppice.Runtime) {
 	for range 2 {
 		_, _ = jobs.Start[string](context.Background(), rt, "carts/resize/resize", "die", jobs.Options{Key: "b.png"}).Wait() // there may be no such pool
-	}
-	for range 2 {
-		jobs.Start[string](context.Background(), rt, "carts/resize/resize", "wait", jobs.Options{Key: "a.png"})
 	}
 }
 

@@ -14,7 +14,7 @@ function fill(id, items, key, texts, act) {
   }, (row, item) => texts(item).forEach((v, i) => put(row.cells[i], v)));
 }
 
-export const quarantined = (pool) => pool.quarantine.filter((k) => !k.released);
+export const quarantined = (pool) => (pool.quarantine ?? []).filter((k) => !k.released);
 
 export function drawJobs() {
   const pools = store.jobs;
@@ -25,7 +25,7 @@ export function drawJobs() {
     Object.entries(p.ends).map(([end, n]) => `${end} ${count(n)}`).join(', '),
   ]);
   const of = (list) => pools.flatMap((p) => list(p).map((v) => ({ ...v, pool: p.pool })));
-  fill('runs', of((p) => p.runs).slice(0, 100), (r) => `${r.worker} ${r.function} ${r.key} ${r.run}`, (r) => [r.worker, r.function, span(r.for_seconds), r.run, r.key ?? '']);
+  fill('runs', of((p) => p.runs ?? []).slice(0, 100), (r) => `${r.worker} ${r.function} ${r.key} ${r.run}`, (r) => [r.worker, r.function, span(r.for_seconds), r.run, r.key ?? '']);
   fill('keys', of(quarantined).slice(0, 100), (k) => `${k.pool} ${k.key}`, (k) => [k.pool, k.key, k.deaths, k.refused, span(k.probe_seconds), k.reason],
     (k) => button('actors/operate', { actor: k.pool + '/queue', do: 'release', what: k.key }, `Release ${k.key}`));
 }
