@@ -63,6 +63,9 @@ func (cs *pools) find(path string) (*poolDriver, error) {
 		return c.kind.ofConfig && (path == "" && !c.pool.gateway || c.path == path)
 	})
 	if i < 0 {
+		if i = slices.IndexFunc(cs.all, func(c *poolDriver) bool { return c.path == path+"/workers" }); i >= 0 { // path is a pool of jobs
+			return nil, fmt.Errorf("%w: %q: its workers are %s", ErrNoPool, path, cs.all[i].path)
+		}
 		return nil, fmt.Errorf("%w: %q", ErrNoPool, path)
 	}
 	return cs.all[i], nil

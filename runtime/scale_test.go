@@ -36,6 +36,20 @@ func TestScaleWhileStarting(t *testing.T) {
 	}
 }
 
+// A supervisor of jobs is scaled by the name of the pool below it.
+func TestScaleNamesPoolBelow(t *testing.T) {
+	c := startingPool(t)
+	c.path = "parse/workers"
+	for path, want := range map[string]string{
+		"parse": `coppice: no such pool runs: "parse": its workers are parse/workers`,
+		"par":   `coppice: no such pool runs: "par"`,
+	} {
+		if _, err := (&pools{all: []*poolDriver{c}}).find(path); !errors.Is(err, ErrNoPool) || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
+
 // Two signals at once are two steps.
 func TestResizeAtOnce(t *testing.T) {
 	c := startingPool(t)
