@@ -120,6 +120,16 @@ type spawnRequest struct {
 	line  func([]byte)       // called with each line of both streams; nil = none
 }
 
+// present returns the label with the names that the process has at present.
+func (r spawnRequest) present() output.Line {
+	l := r.label
+	if r.place != nil {
+		at := r.place()
+		l.Name, l.Slot, l.Incarnation = at.name, at.slot, at.incarnation
+	}
+	return l
+}
+
 // spawn starts cmd in the environment env, whose variables cmd has already. Its input is the null
 // device and its output is read. spawn fills in the first three of cmd.Files. Calls that may block
 // are waited for until ctx ends.
@@ -164,7 +174,7 @@ func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment
 // watch returns the record of a process that was started at began. Its output is not read yet.
 func (s spawner) watch(proc *process.Process, began time.Time, how spawnRequest) *processChild {
 	b := &processChild{spawner: s, proc: proc, began: began, oom: process.WatchOOM(proc.PID()), how: how, ended: make(chan struct{}), killed: make(chan struct{})}
-	b.stopping.log, b.stopping.name, b.stopping.pid = s.log, how.label.Name, proc.PID()
+	b.stopping.log, b.stopping.name, b.stopping.pid = s.log, func() string { return how.present().Name }, proc.PID()
 	b.how.label.PID = proc.PID()
 	if s.dumps {
 		b.dumps.Put = b.put
@@ -188,11 +198,7 @@ func (b *processChild) line(stream string, text []byte, more bool, piece *int) o
 	if b.how.line != nil {
 		b.how.line(text)
 	}
-	l := b.how.label
-	if b.how.place != nil {
-		at := b.how.place()
-		l.Name, l.Slot, l.Incarnation = at.name, at.slot, at.incarnation
-	}
+	l := b.how.present()
 	l.Time, l.Stream, l.Text, l.More = time.Now(), stream, string(text), more
 	if more || *piece > 0 {
 		*piece++
@@ -315,7 +321,7 @@ func (b *processChild) kill() {
 func (b *processChild) signal(sig syscall.Signal) { b.send(sig, b.proc.SignalGroup) }
 
 func (b *processChild) send(sig syscall.Signal, to func(syscall.Signal) error) {
-	b.former.beforeEnd(b.stopping.name)
+	b.former.beforeEnd(b.stopping.name())
 	name := unix.SignalName(sig)
 	select {
 	case <-b.proc.Done(): // the signal is for the processes that it left behind

@@ -26,7 +26,7 @@ func (s StopStep) String() string {
 // stopping is the record of a process's stop. Safe for concurrent use.
 type stopping struct {
 	log  *slog.Logger
-	name string
+	name func() string // at present: a spare's changes
 	pid  int
 
 	mu    sync.Mutex
@@ -63,7 +63,7 @@ func (s *stopping) step(what string) {
 	s.taken = append(s.taken, t)
 	s.mu.Unlock()
 	s.log.LogAttrs(context.Background(), level, "stopping",
-		slog.String("name", s.name), slog.Int("pid", s.pid), slog.String("step", what), slog.Duration("after", t.After))
+		slog.String("name", s.name()), slog.Int("pid", s.pid), slog.String("step", what), slog.Duration("after", t.After))
 }
 
 // steps returns the steps so far.
@@ -84,5 +84,5 @@ func (s *stopping) ended() {
 		text = append(text, t.String())
 	}
 	s.log.LogAttrs(context.Background(), slog.LevelInfo, "stopped",
-		slog.String("name", s.name), slog.Int("pid", s.pid), slog.Duration("took", time.Since(s.began)), slog.String("steps", strings.Join(text, ", ")))
+		slog.String("name", s.name()), slog.Int("pid", s.pid), slog.Duration("took", time.Since(s.began)), slog.String("steps", strings.Join(text, ", ")))
 }
