@@ -508,7 +508,7 @@ func (w *poolWorker) finish() {
 	end := w.end()
 	w.reason, w.killedOutside, w.misfit = end.reason(), end.fromOutside(), end.misfit(childproto.IsClosed(w.handshaken))
 	at := w.telemetry.Ended(tracing.End{
-		At: time.Now(), PID: w.backend.pid(), Type: w.reason.Kind.String(), Reason: w.reason.String(),
+		At: time.Now(), PID: w.backend.pid(), Type: w.reason.Kind.String(), Reason: w.reason.String(), Process: w.self().Process(),
 	})
 	c.lifecycle.KeepServed(w.name(), at)
 	if isCrash(w.reason, end.exit) {

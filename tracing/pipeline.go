@@ -117,6 +117,10 @@ type End struct {
 	PID    int    // of an OS process
 	Type   string // kind of the exit reason, of low cardinality: the error.type of what was open
 	Reason string // the exit reason, one line
+
+	// Process describes the child as it was at its end: a spare has got a slot meanwhile. Without a
+	// name it is as it was at Adopt.
+	Process ProcessResource
 }
 
 // PipelineStats counts spans by what became of them. All counters only grow.

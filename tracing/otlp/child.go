@@ -104,7 +104,10 @@ func (c *childTelemetry) recover(all []tableSpan, e tracing.End) []trace.SpanCon
 	scopes := make(map[string]*tracepb.ScopeSpans)
 	open := make(map[string]*tracepb.Span) // by id
 	n := 0
-	ended := clip(c.process.Name+" ended: "+e.Reason, maxEndText)
+	if e.Process.Name == "" {
+		e.Process = c.process
+	}
+	ended := clip(e.Process.Name+" ended: "+e.Reason, maxEndText)
 	for _, f := range all {
 		scope, s, err := readRecord(f.record)
 		if err != nil {
@@ -129,7 +132,7 @@ func (c *childTelemetry) recover(all []tableSpan, e tracing.End) []trace.SpanCon
 		return nil
 	}
 	rs := &tracepb.ResourceSpans{
-		Resource:  resourceMessage(newResource(context.Background(), currentConfig(), c.process, e.PID).Set()),
+		Resource:  resourceMessage(newResource(context.Background(), currentConfig(), e.Process, e.PID).Set()),
 		SchemaUrl: tracing.SchemaURL,
 	}
 	for _, ss := range scopes {
@@ -140,7 +143,7 @@ func (c *childTelemetry) recover(all []tableSpan, e tracing.End) []trace.SpanCon
 		err = c.p.export(b)
 	}
 	if err != nil {
-		otel.Handle(fmt.Errorf("tracing/otlp: spans of %s: %w", c.process.Name, err))
+		otel.Handle(fmt.Errorf("tracing/otlp: spans of %s: %w", e.Process.Name, err))
 		return nil
 	}
 	c.p.recovered.Add(uint64(n))

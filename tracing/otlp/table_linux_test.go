@@ -38,7 +38,7 @@ func TestTableOutlivesItsProcess(t *testing.T) {
 			r.Setenv(t)
 			t.Setenv("OTEL_SERVICE_NAME", "shop")
 			master := start(t, masterProcess, nil)
-			c := master.Adopt(workerProcess)
+			c := master.Adopt(tracing.ProcessResource{Role: "worker", Name: "web/spare", ID: 7, Slot: -1, Generation: 2})
 			worker := start(t, workerProcess, &tracing.Uplink{
 				Table: c.Table(), Send: func(k tracing.PayloadKind, b []byte) error { return row.send(c, k, b) },
 			})
@@ -60,7 +60,9 @@ func TestTableOutlivesItsProcess(t *testing.T) {
 			_, open := tracer.Start(ctx, "charge")
 			open.AddEvent("not noted")
 
-			served := c.Ended(killed) // the worker's pipeline never got to its end
+			end := killed
+			end.Process = workerProcess
+			served := c.Ended(end) // the worker's pipeline never got to its end
 			if len(served) != 1 || served[0].SpanID() != root.SpanContext().SpanID() || served[0].TraceID() != root.SpanContext().TraceID() {
 				t.Errorf("served %v, want the request", served)
 			}
