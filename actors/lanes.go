@@ -108,7 +108,9 @@ func (ps *peers) onLane(p *peer, f *fdipc.Frame, r *wire.Reader) {
 		ps.openLane(address, incarnation, number, f.Handles[0])
 		return
 	case laneNoProcess:
-		ps.laneRefused(address, noActor)
+		if !r.Bad {
+			ps.laneRefused(address, noActor)
+		}
 	case laneFailed:
 		if err := readError(r, nil); !r.Bad {
 			ps.laneRefused(address, errorReason(fmt.Errorf("%w: %w", ErrLane, err)))

@@ -63,7 +63,9 @@ func (spec Spec) validate() error {
 // that reads what another process sends. As any actor it handles one message after the other.
 //
 // Its senders must not hold a lock that Receive takes. If it does wait, so do they, and all that
-// another process sends to this one.
+// another process sends to this one. If it calls runtime.Goexit, its sender's goroutine ends, or the
+// channel to the process that has sent. What it sends to another Prompt actor may run within its own
+// Receive.
 type Prompt interface {
 	actor.Actor
 	// Prompt is never called.

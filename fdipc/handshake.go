@@ -75,6 +75,8 @@ func (c *Conn) setData(peer endpoint) bool {
 	return c.addEndpoint(peer)
 }
 
+var errReaderExited = errors.New("fdipc: a frame's handler has called runtime.Goexit")
+
 // run starts the goroutines of a lane. The Conn owns them: they end when fail closes the endpoints.
 func (c *Conn) run(l Lane, read func()) {
 	if d := c.cfg.HandshakeTimeout; d > 0 && c.receivers[l].hello != nil {
@@ -85,8 +87,15 @@ func (c *Conn) run(l Lane, read func()) {
 	c.mu.Unlock()
 	c.wg.Go(c.lanes[l].write)
 	c.wg.Go(func() {
+		ended := false
+		defer func() {
+			if !ended { // a handler has called runtime.Goexit: nobody reads any more
+				c.fail(errReaderExited)
+			}
+			c.readerEnded()
+		}()
 		read()
-		c.readerEnded()
+		ended = true
 	})
 }
 

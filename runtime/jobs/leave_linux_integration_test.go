@@ -13,8 +13,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/coppice-go/coppice/actors"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/jobs"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
 // TestNothingIsCut has workers leave under load, for a reload, a change of size or since they have
@@ -133,4 +135,39 @@ func TestFreshQueueEnds(t *testing.T) {
 		}
 		cancel()
 	}
+}
+
+// loneHost is a cluster of one host.
+type loneHost struct{}
+
+func (loneHost) HostName() string { return "a" }
+func (loneHost) Validate() error  { return nil }
+
+func (loneHost) RunGateway(ctx context.Context, g actors.GatewayProcess) error {
+	g.System().Carry(noLanes{})
+	if err := g.Ready(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+type noLanes struct{}
+
+func (noLanes) Begin()                                                   {}
+func (noLanes) OpenLane(uint64, string, uint64, string, actors.HalfLane) {}
+func (noLanes) LaneAccepted(uint64, uint64, actors.HalfLane)             {}
+func (noLanes) LaneDeclined(uint64, []byte)                              {}
+func (noLanes) ProcessEnded(string, []byte)                              {}
+
+// TestOnAHost calls in a tree that has joined a cluster, where addresses have a boot.
+func TestOnAHost(t *testing.T) {
+	rt := runtimetest.Tree(t, coppice.Config{
+		Hosts: loneHost{}, ListenerIsolation: coppice.GoroutineIsolation, Children: []coppice.ChildSpec{pool(jobs.Config{})},
+	})
+	if _, err := do(t, rt, order{Do: "answer"}, jobs.Options{}); err != nil {
+		t.Error(err)
+	}
+	_, err := do(t, rt, order{Do: "hang"}, jobs.Options{Timeout: 1, Grace: coppice.None})
+	fails(t, err, func(e *jobs.DeadlineError) bool { return e.Killed })
 }

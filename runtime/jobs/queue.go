@@ -113,27 +113,15 @@ func (q *queueActor) Receive(ctx actor.Context) {
 		if q.scratch != "" {
 			_ = os.RemoveAll(q.scratch) // what a worker still uses stays until the system cleans up
 		}
-	case *submit:
-		q.submit(ctx, m)
-	case reserve:
-		q.watch(ctx, m.From)
-		q.askers[m.ID] = ctx.Sender()
-		q.step(rules.Event{Kind: rules.Reserve, Call: rules.Call{ID: m.ID, From: m.From, Tenant: m.Tenant}})
+	case *submit, reserve, joining, leave, *progress:
+		if ctx.Sender() != nil { // otherwise nobody waits for the answer
+			q.ask(ctx)
+		} else if c, ok := m.(interface{ close() }); ok {
+			c.close()
+		}
 	case cancel:
 		delete(q.askers, m.ID)
 		q.step(rules.Event{Kind: rules.Cancel, ID: m.ID})
-	case joining:
-		q.workers[m.ID] = m.Name
-		q.watch(ctx, strconv.Itoa(m.ID))
-		q.respond(ctx, welcome{q.life, q.scratch})
-		q.step(rules.Event{Kind: rules.Join, Worker: m.ID})
-	case leave:
-		if m.Life != q.life || q.workers[m.ID] == "" {
-			q.respond(ctx, left{}) // it has nothing of this queue
-			return
-		}
-		q.leaving[m.ID] = ctx.Sender()
-		q.step(rules.Event{Kind: rules.Leave, Worker: m.ID})
 	case *answer:
 		if m.Life != q.life {
 			m.close()
@@ -143,8 +131,6 @@ func (q *queueActor) Receive(ctx actor.Context) {
 		q.step(rules.Event{Kind: rules.Answer, ID: m.ID, Run: m.Run, Worker: m.Worker, OK: m.Kind == isAnswer})
 		q.answer = nil
 		m.close() // unless the caller got it
-	case *progress:
-		q.report(ctx, m)
 	case *actors.Down:
 		q.down(m)
 	case undelivered:
@@ -157,6 +143,41 @@ func (q *queueActor) Receive(ctx actor.Context) {
 	case release:
 		q.respond(ctx, q.release(m.Key))
 	}
+}
+
+// ask handles what is always asked.
+func (q *queueActor) ask(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *submit:
+		q.submit(ctx, m)
+	case reserve:
+		q.watch(ctx, m.From)
+		q.askers[m.ID] = ctx.Sender()
+		q.step(rules.Event{Kind: rules.Reserve, Call: rules.Call{ID: m.ID, From: m.From, Tenant: m.Tenant}})
+	case joining:
+		q.workers[m.ID] = m.Name
+		q.watch(ctx, q.server(m.ID).Address)
+		q.respond(ctx, welcome{q.life, q.scratch})
+		q.step(rules.Event{Kind: rules.Join, Worker: m.ID})
+	case leave:
+		if m.Life != q.life || q.workers[m.ID] == "" {
+			q.respond(ctx, left{}) // it has nothing of this queue
+			return
+		}
+		q.leaving[m.ID] = ctx.Sender()
+		q.step(rules.Event{Kind: rules.Leave, Worker: m.ID})
+	case *progress:
+		q.report(ctx, m)
+	}
+}
+
+// server returns the actor of a worker that gets its calls.
+func (q *queueActor) server(worker int) *actor.PID {
+	address := strconv.Itoa(worker)
+	if boot := actors.Boot(q.self.Address); boot != "" {
+		address = boot + "." + address
+	}
+	return actor.NewPID(address, serverName)
 }
 
 func (q *queueActor) start(ctx actor.Context) {
@@ -303,7 +324,7 @@ func (q *queueActor) step(ev rules.Event) {
 		case rules.Hand:
 			q.hand(e)
 		case rules.Soft:
-			q.send(context.Background(), serverPID(e.Worker), soft{q.life, e.ID, e.Run}, nil)
+			q.send(context.Background(), q.server(e.Worker), soft{q.life, e.ID, e.Run}, nil)
 		case rules.Kill:
 			q.kill(e.Worker, coppice.KilledCall)
 		case rules.Reply:
@@ -347,7 +368,7 @@ func (q *queueActor) hand(e rules.Effect) {
 		return
 	}
 	m := &run{Life: q.life, ID: e.ID, Func: c.submit.Func, Run: e.Run, Scratch: q.scratch, body: b}
-	q.send(c.ctx, serverPID(e.Worker), m, failed)
+	q.send(c.ctx, q.server(e.Worker), m, failed)
 }
 
 // reply tells the caller.

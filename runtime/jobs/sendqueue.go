@@ -61,6 +61,9 @@ func (b *body) unread() (n int, files bool) {
 	return costOfOne + len(b.Bytes), false
 }
 
+// unread of a run has not its bytes: Config.QueueBytes bounds those.
+func (m *run) unread() (n int, files bool) { return costOfOne, len(m.handles) > 0 }
+
 // atOnce is the context of what does not wait.
 var atOnce = func() context.Context {
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -180,9 +183,14 @@ func (q *queueActor) report(ctx actor.Context, m *progress) {
 		q.respond(ctx, true)
 		return
 	}
-	q.watch(ctx, ctx.Sender().Address)
+	asker, sys, to := ctx.Sender(), q.sys, actor.NewPID(c.submit.From, c.submit.Progress)
+	q.watch(ctx, asker.Address)
+	out := q.sendQueues[asker.Address]
+	if out == nil { // it would be of this process, where no run is
+		m.close()
+		return
+	}
 	c.reports.Add(1)
-	out, asker, sys, to := q.sendQueues[ctx.Sender().Address], ctx.Sender(), q.sys, actor.NewPID(c.submit.From, c.submit.Progress)
 	go func() { // ends with the caller's function, the call, or the caller's process
 		_, _ = actors.Ask[bool](c.live, sys, to, m) // a report that cannot arrive is dropped
 		c.reports.Add(-1)

@@ -67,6 +67,8 @@ func TestSendQueue(t *testing.T) {
 		}
 		to.reads = make(chan struct{})
 		put("5")
+		long := &run{body: body{Size: 2 * maxUnread}}
+		put(long) // counted against Config.QueueBytes
 		put(heavy{})
 		if len(failed) != 0 {
 			t.Error("failed below the bound:", <-failed)
@@ -77,7 +79,7 @@ func TestSendQueue(t *testing.T) {
 		}
 		time.Sleep(replyWait + 1) // of the bubble's clock
 		synctest.Wait()
-		if got := <-failed + ", " + <-failed; got != "5: context deadline exceeded, {}: context deadline exceeded" || len(failed)+b.unread != 0 {
+		if got := <-failed + ", " + <-failed + ", " + <-failed; got != fmt.Sprintf("5: context deadline exceeded, %v: context deadline exceeded, {}: context deadline exceeded", long) || len(failed)+b.unread != 0 {
 			t.Error("after the time, failed:", got, "and", len(failed), "more, unread:", b.unread)
 		}
 	})

@@ -23,8 +23,6 @@ import (
 // serverName is the actor of a worker that gets its calls.
 const serverName = "jobs"
 
-func serverPID(worker int) *actor.PID { return actor.NewPID(strconv.Itoa(worker), serverName) }
-
 // helloPause is between two tries of a worker to reach a queue that is being restarted.
 const helloPause = 20 * time.Millisecond
 

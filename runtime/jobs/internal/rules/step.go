@@ -208,7 +208,7 @@ func (s *State) makeRoom(name string) bool {
 		return false
 	}
 	for e := most.calls.Back(); e != nil; e = e.Prev() {
-		if c := e.Value.(*callRecord); c.run == 0 { // what has run is not refused
+		if c := e.Value.(*callRecord); c.run == 0 && !c.Single { // what has run is not refused, nor what would be lost with it
 			s.waiting.remove(most.name, e)
 			s.Totals.Full++
 			s.end(c, Full)
