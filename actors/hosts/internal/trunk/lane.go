@@ -254,7 +254,10 @@ func (l *Lane) finish(code byte, reason []byte) {
 		delete(t.lanes, l.id)
 		close(l.over)
 		// Behind the lane's data, so without regard to room: it is one for each lane.
-		t.data = appendFrame(t.data, typeEnd, 0, l.id, []byte{code}, reason[:min(len(reason), maxText)])
+		if reason = reason[:min(len(reason), maxText)]; t.opener(l.id) == theirs {
+			t.said += headerSize + 1 + len(reason)
+		}
+		t.data = appendFrame(t.data, typeEnd, 0, l.id, []byte{code}, reason)
 		t.kickLocked()
 	}
 	l.dropLocked()

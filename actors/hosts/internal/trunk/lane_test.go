@@ -326,3 +326,33 @@ func TestStream(t *testing.T) {
 		}
 	})
 }
+
+// TestOpenOnBusyTrunk: a trunk whose network is slower than what is to be sent is no peer that reads
+// nothing: it opens further lanes.
+func TestOpenOnBusyTrunk(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := hoststest.NewNet(1)
+		a, b := two(t, n)
+		n.Delay(300 * time.Millisecond)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		for range 4 {
+			l, _, _ := open(t, a, b, &collector{})
+			go func() { // ends with ctx or the trunk
+				for k := 0; l.Send(ctx, numbered(fdipc.Data, k, 4<<10)) == nil; k++ {
+				}
+			}()
+		}
+		<-time.After(5 * time.Second) // of the bubble
+		if queued := a.Trunk("b").Stats().Queued; queued < 1<<20 {
+			t.Errorf("%d bytes are queued, too few to show anything", queued)
+		}
+		l, _, _ := open(t, b, a, &collector{})
+		l.End(nil)
+		select {
+		case d := <-a.down:
+			t.Error("trunk lost:", d.err)
+		default:
+		}
+	})
+}

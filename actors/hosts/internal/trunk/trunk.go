@@ -61,6 +61,7 @@ type Trunk struct {
 	closing error // what it ends with when all is written
 	ctl     []byte
 	data    []byte
+	said    int     // of both, what the peer has made us say
 	waiting []*flow // for room in data
 	lanes   map[uint32]*Lane
 	last    [2]uint32          // the last lane's ID: of the peer, ours
@@ -284,6 +285,7 @@ func (t *Trunk) write() {
 		ctl, t.ctl = t.ctl, ctl[:0]
 		if len(rest) == 0 {
 			data, t.data = t.data, data[:0]
+			t.said = 0
 			rest = data
 			for _, fl := range t.waiting {
 				fl.queued = false
@@ -406,10 +408,11 @@ func (t *Trunk) handle(h header, body []byte, more bool) error {
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if len(t.ctl) > maxQueue {
+		if t.said > maxQueue {
 			return protocolError("the peer reads nothing")
 		}
 		if h.bits&bitAnswer == 0 {
+			t.said += headerSize + len(body)
 			t.ctl = appendFrame(t.ctl, typeBeat, bitAnswer, 0, body, nil)
 			t.kickLocked()
 		} else if n := binary.LittleEndian.Uint64(body); n == t.beat {
@@ -500,7 +503,7 @@ func (t *Trunk) handleOpen(h header, info []byte) error {
 	}
 	t.last[theirs] = h.lane
 	l := t.newLane(h.lane)
-	full, tooMuch := len(t.known) > maxLanes, len(t.data) > maxQueue
+	full, tooMuch := len(t.known) > maxLanes, t.said > maxQueue
 	t.mu.Unlock()
 	switch {
 	case tooMuch:
