@@ -60,6 +60,7 @@ type Names struct {
 	cfg    NamesConfig
 	clock  clock
 	root   string
+	owner  string      // drawn; in all entries of this Names
 	events chan func() // done by the loop
 	done   chan struct{}
 	ctx    context.Context // of calls and the watch; ends with the loop
@@ -149,10 +150,12 @@ func newNames(e Engine, cfg NamesConfig, c clock) (*Names, error) {
 		return nil, fmt.Errorf("hosts: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	owner := rand.Text()
 	n := &Names{
+		owner:  owner,
 		engine: e, cfg: cfg, clock: c, root: "coppice/" + cfg.Cluster + "/",
 		events: make(chan func()), done: make(chan struct{}), ctx: ctx, cancel: cancel,
-		machine: lease.New(lease.Config{TTL: cfg.Lease, Margin: cfg.Margin, Boot: cfg.Boot, Before: int64(cfg.Before)}),
+		machine: lease.New(lease.Config{TTL: cfg.Lease, Margin: cfg.Margin, Owner: owner, Before: int64(cfg.Before)}),
 		wishes:  make(map[string]*wish), held: make(map[string]*Holding), changed: make(chan struct{}),
 		session: SessionState{Boot: cfg.Boot}, view: newView(),
 	}
@@ -492,12 +495,14 @@ func (n *Names) Close(ctx context.Context) error {
 
 // hostValue and holderValue are the values of entries, as JSON so that etcdctl shows them.
 type hostValue struct {
+	Owner string    `json:"owner"` // Names.owner
 	Boot  string    `json:"boot"`
 	Since time.Time `json:"since"` // by the clock of its host: to be shown, not compared
 }
 
 type holderValue struct {
 	Host  string `json:"host"`
+	Owner string `json:"owner"` // Names.owner
 	Boot  string `json:"boot"`
 	Token uint64 `json:"token"`
 	Value []byte `json:"value,omitempty"`
@@ -550,7 +555,7 @@ func (n *Names) enter(ctx context.Context, ev lease.Event) (lease.Event, error) 
 	k := n.hostKey()
 	res, err := n.engine.Commit(ctx, Txn{
 		If:   []Cond{{Key: k}},
-		Then: []Op{{Key: k, Value: mustJSON(hostValue{Boot: n.cfg.Boot, Since: time.Now().UTC()}), Lease: Lease(ev.Lease)}},
+		Then: []Op{{Key: k, Value: mustJSON(hostValue{Owner: n.owner, Boot: n.cfg.Boot, Since: time.Now().UTC()}), Lease: Lease(ev.Lease)}},
 		Read: []string{k},
 	})
 	if err != nil || len(res.Entries) != 1 {
@@ -559,7 +564,7 @@ func (n *Names) enter(ctx context.Context, ev lease.Event) (lease.Event, error) 
 	if ev.Kind = lease.Entered; !res.Done {
 		var r hostValue
 		_ = json.Unmarshal(res.Entries[0].Value, &r) // what is not ours bars us all the same
-		ev.Kind, ev.Boot, ev.Other = lease.Barred, r.Boot, int64(res.Entries[0].Lease)
+		ev.Kind, ev.Owner, ev.Boot, ev.Other = lease.Barred, r.Owner, r.Boot, int64(res.Entries[0].Lease)
 	}
 	ev.Revision = res.Entries[0].Created
 	return ev, nil
@@ -567,7 +572,7 @@ func (n *Names) enter(ctx context.Context, ev lease.Event) (lease.Event, error) 
 
 func (n *Names) claim(ctx context.Context, ev lease.Event, entered uint64, value []byte) (lease.Event, error) {
 	k := n.nameKey(ev.Name)
-	record := holderValue{Host: n.cfg.Host, Boot: n.cfg.Boot, Token: ev.Token, Value: value}
+	record := holderValue{Host: n.cfg.Host, Owner: n.owner, Boot: n.cfg.Boot, Token: ev.Token, Value: value}
 	res, err := n.engine.Commit(ctx, Txn{
 		If:   []Cond{{Key: n.hostKey(), Created: entered}, {Key: k}},
 		Then: []Op{{Key: k, Value: mustJSON(record), Lease: Lease(ev.Lease)}},
@@ -585,7 +590,7 @@ func (n *Names) claim(ctx context.Context, ev lease.Event, entered uint64, value
 			var r holderValue
 			_ = json.Unmarshal(e.Value, &r) // what is not ours holds the name all the same
 			ev.Kind, ev.Revision, ev.Other = lease.Refused, e.Created, int64(e.Lease)
-			if r.Token == ev.Token && r.Boot == n.cfg.Boot && ev.Other == ev.Lease {
+			if r.Token == ev.Token && r.Owner == n.owner && ev.Other == ev.Lease {
 				ev.Kind = lease.Claimed
 			}
 		}

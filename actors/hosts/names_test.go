@@ -593,3 +593,25 @@ func TestBootAlarm(t *testing.T) {
 		t.Errorf("%d rings too many", len(rings))
 	}
 }
+
+// TestTwoOfOneBoot: a second Names of one host and boot takes nothing from the first, not even while
+// the first is cut off.
+func TestTwoOfOneBoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := hoststest.NewMemory()
+		first := join(t, m, hosts.NamesConfig{Host: "a", Boot: "boot-a"})
+		h, err := first.Register(t.Context(), "billing", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second := join(t, m, hosts.NamesConfig{Host: "a", Boot: "boot-a"})
+		ctx, cancel := context.WithTimeout(t.Context(), hosts.DefaultLease/2)
+		defer cancel()
+		if _, err := second.Register(ctx, "billing", nil); err == nil {
+			t.Error("two hold the name")
+		}
+		if h.Context().Err() != nil {
+			t.Error("the first has lost it:", context.Cause(h.Context()))
+		}
+	})
+}

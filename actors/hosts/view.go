@@ -146,7 +146,7 @@ func (n *Names) tell(gone, made []Entry) {
 	for _, e := range made {
 		if name, ok := strings.CutPrefix(e.Key, n.root+"names/"); ok {
 			var r holderValue
-			if json.Unmarshal(e.Value, &r) == nil && r.Boot == n.cfg.Boot {
+			if json.Unmarshal(e.Value, &r) == nil && r.Owner == n.owner {
 				n.hear(lease.Event{Kind: lease.Seen, Name: name, Token: r.Token, Lease: int64(e.Lease), Revision: e.Created})
 			}
 		}

@@ -29,7 +29,7 @@ type Time time.Duration
 type Config struct {
 	TTL    time.Duration // of the session's lease
 	Margin time.Duration // before its end, by when what is owned is told to stop
-	Boot   string        // names this start of the host
+	Owner  string        // whose sessions these are: nobody else in the world has it
 	Before int64         // lease of a predecessor that is known to be dead; 0: none is
 }
 
@@ -46,7 +46,7 @@ const (
 	Abort                     // all is to end without waiting for what is owned
 	Granted                   // of Grant: Lease, asked for at Sent
 	Entered                   // of Enter under Lease: this host's entry was made by Revision
-	Barred                    // of Enter under Lease: there is one, by Boot, under Other, made by Revision
+	Barred                    // of Enter under Lease: there is one, of Owner and by Boot, under Other, made by Revision
 	Renewed                   // of Renew of Lease that was sent at Sent
 	Gone                      // of Renew or Claim: Lease has ended
 	Revoked                   // of Revoke of Lease
@@ -64,6 +64,7 @@ type Event struct {
 	Kind     EventKind
 	Of       EffectKind
 	Name     string
+	Owner    string
 	Boot     string
 	Lease    int64
 	Other    int64

@@ -339,7 +339,7 @@ func (s *State) begin(revision uint64) {
 	s.emit(Effect{Kind: Report, Outcome: Live, Lease: s.lease, Revision: revision})
 }
 
-// barred: there is an entry of this host's name. A former session of this boot, of which nothing is
+// barred: there is an entry of this host's name. A former session of this owner, of which nothing is
 // used any more, and one whose holder is known to be dead are ended; any other is another host's.
 func (s *State) barred(now Time, ev Event) {
 	s.calling = false
@@ -347,7 +347,7 @@ func (s *State) barred(now Time, ev Event) {
 	case ev.Other == s.lease: // ours: the answer to an earlier try was lost
 		s.begin(ev.Revision)
 		return
-	case ev.Boot == s.cfg.Boot, s.cfg.Before != 0 && ev.Other == s.cfg.Before:
+	case ev.Owner == s.cfg.Owner, s.cfg.Before != 0 && ev.Other == s.cfg.Before:
 		s.emit(Effect{Kind: Revoke, Lease: ev.Other})
 		s.retryAt = now + s.pause()
 	default:

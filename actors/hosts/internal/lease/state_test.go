@@ -139,11 +139,11 @@ func TestSteps(t *testing.T) {
 		{"a session of this boot, and the one before, are ended", nil, []step{
 			{0, of(Wake), "grant"},
 			{0, Event{Kind: Granted, Lease: 1}, "enter 1"},
-			{0, Event{Kind: Barred, Lease: 1, Other: 9, Boot: "me"}, "revoke 9"},
+			{0, Event{Kind: Barred, Lease: 1, Other: 9, Owner: "me"}, "revoke 9"},
 			{250 * time.Millisecond, of(Wake), "enter 1"},
 			{250 * time.Millisecond, Event{Kind: Barred, Lease: 1, Other: 3, Boot: "before"}, "revoke 3"},
 			{500 * time.Millisecond, of(Wake), "enter 1"},
-			{500 * time.Millisecond, Event{Kind: Barred, Lease: 1, Other: 1, Boot: "me", Revision: 7}, "arm 4.5s, session live"},
+			{500 * time.Millisecond, Event{Kind: Barred, Lease: 1, Other: 1, Owner: "me", Revision: 7}, "arm 4.5s, session live"},
 		}},
 		{"a close waits for what is held, and renews meanwhile", hold, []step{
 			{0, of(Close), "stop a by 8"},
@@ -158,7 +158,7 @@ func TestSteps(t *testing.T) {
 		{"a close without a session", nil, []step{{0, of(Wake), "grant"}, {0, of(Close), ""}, {0, Event{Kind: Failed, Of: Grant}, "end"}}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s := New(Config{TTL: 5 * second, Margin: second / 2, Boot: "me", Before: 3})
+			s := New(Config{TTL: 5 * second, Margin: second / 2, Owner: "me", Before: 3})
 			for i, step := range append(row.after[:len(row.after):len(row.after)], row.steps...) {
 				var got []string
 				for _, e := range s.Step(Time(step.at), step.ev) {

@@ -136,7 +136,7 @@ func (w *world) newHost(number int, boot string, before int64) *host {
 	h := &host{
 		world: w, number: number, boot: boot, wanted: make(map[string]*use), using: make(map[string]*use),
 		offset: w.upTo(time.Hour), rate: 1 + (w.rand.Float64()-0.5)*2e-3,
-		machine: lease.New(lease.Config{TTL: ttl, Margin: margin, Boot: boot, Before: before}),
+		machine: lease.New(lease.Config{TTL: ttl, Margin: margin, Owner: boot, Before: before}),
 	}
 	w.after(0, func() { h.hear(lease.Event{Kind: lease.Wake}) })
 	return h
@@ -244,7 +244,7 @@ func (w *world) do(h *host, e lease.Effect) lease.Event {
 		case !there:
 			answer.Kind = lease.Gone
 		case old != nil:
-			answer.Kind, answer.Boot, answer.Other, answer.Revision = lease.Barred, old.boot, old.lease, old.created
+			answer.Kind, answer.Owner, answer.Other, answer.Revision = lease.Barred, old.boot, old.lease, old.created
 		default:
 			w.put(key, &entry{boot: h.boot, host: h.number, lease: e.Lease})
 			answer.Kind, answer.Revision = lease.Entered, w.revision
