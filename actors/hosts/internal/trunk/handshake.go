@@ -213,7 +213,9 @@ func (m *Mesh) check(h *hello, p *pair, sure string) (*pair, error) {
 	case q.taken(h.host):
 		why = fmt.Sprintf("the name %s is taken: by boot %s, for %v", q.name, q.cur.peer.Boot, time.Since(q.cur.since).Round(time.Second))
 	default:
-		return q, nil
+		if why = m.ofAnotherLocked(h.host); why == "" {
+			return q, nil
+		}
 	}
 	return nil, fmt.Errorf("%w: %s", ErrRefused, why)
 }
@@ -282,6 +284,11 @@ func (m *Mesh) settle(ctx context.Context, c *handshaken, p *pair, stop func() b
 		m.mu.Unlock()
 		return errDuplicate
 	}
+	if why := m.ofAnotherLocked(c.hello.host); why != "" { // it was quicker
+		m.mu.Unlock()
+		return fmt.Errorf("%w: %s", ErrRefused, why)
+	}
+	m.rememberLocked(p, c.hello.host.Boot)
 	t := newTrunk(m, p, c)
 	c.watch.start()
 	p.cur = t

@@ -349,3 +349,20 @@ func TestReplaced(t *testing.T) {
 		})
 	}
 }
+
+// TestBootOfAnother: a host cannot say the boot of another, which has had a trunk under it.
+func TestBootOfAnother(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := hoststest.NewNet(1)
+		a, b := start(t, n, "a", nil), start(t, n, "b", nil)
+		a.SetPeers(peers("a", "b", "c"))
+		b.SetPeers(peers("a", "b"))
+		theirs := (<-a.up).Peer().Boot
+		c := start(t, n, "c", func(cfg *trunk.Config) { cfg.Self.Boot = theirs })
+		c.SetPeers(peers("a", "c"))
+		<-time.After(time.Minute) // of the bubble
+		if got := a.ByBoot(theirs); got == nil || got.Peer().Name != "b" || a.Trunk("c") != nil {
+			t.Errorf("the boot of b is that of %v; a trunk to c: %v", got, a.Trunk("c"))
+		}
+	})
+}

@@ -84,6 +84,7 @@ type Mesh struct {
 	mu        sync.Mutex
 	closed    bool
 	pairs     map[string]*pair
+	boots     map[string]string // whose each boot is: the latest of each name
 	listeners map[net.Listener]struct{}
 	pending   []net.Conn // accepted, and not a trunk yet
 	number    uint64     // of the last trunk that this side has decided on
@@ -97,6 +98,30 @@ type pair struct {
 	address string        // empty: no longer a peer
 	cur     *Trunk        // until Config.Down has returned
 	lost    uint64        // number of the last trunk that has ended
+	boots   []string      // in Mesh.boots, the latest last
+}
+
+// maxBoots bounds the boots of one name that are remembered.
+const maxBoots = 64
+
+// ofAnotherLocked returns why a host cannot have its boot: it is that of a host of another name.
+func (m *Mesh) ofAnotherLocked(host Host) string {
+	if owner := m.boots[host.Boot]; owner != "" && owner != host.Name {
+		return fmt.Sprintf("%s has the boot %s of %s", host.Name, host.Boot, owner)
+	}
+	return ""
+}
+
+// rememberLocked keeps whose a boot is.
+func (m *Mesh) rememberLocked(p *pair, boot string) {
+	if m.boots[boot] != "" {
+		return
+	}
+	m.boots[boot] = p.name
+	if p.boots = append(p.boots, boot); len(p.boots) > maxBoots {
+		delete(m.boots, p.boots[0])
+		p.boots = p.boots[1:]
+	}
 }
 
 // New makes a Mesh, which has no trunks yet. Errors: ErrConfig, with each field that is wrong.
@@ -118,7 +143,7 @@ func New(cfg Config) (*Mesh, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", address)
 		}
 	}
-	m := &Mesh{cfg: cfg, pairs: make(map[string]*pair), listeners: make(map[net.Listener]struct{}), number: uint64(time.Now().UnixNano())}
+	m := &Mesh{cfg: cfg, pairs: make(map[string]*pair), boots: make(map[string]string), listeners: make(map[net.Listener]struct{}), number: uint64(time.Now().UnixNano())}
 	if cfg.Files != nil {
 		m.creds = &credentials{files: *cfg.Files, cluster: cfg.Cluster, host: cfg.Self.Name}
 		if _, _, err := m.creds.load(); err != nil {
