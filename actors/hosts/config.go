@@ -63,7 +63,7 @@ func (c *Config) Validate() error {
 	}
 	for _, n := range []struct{ field, value string }{{"Cluster", c.Cluster}, {"Name", c.Name}} {
 		if !isName(n.value) {
-			bad(n.field, n.value, "is not 1 to 64 letters, digits and -")
+			bad(n.field, n.value, "is not 1 to 63 letters, digits, hyphens and underscores, no hyphen first")
 		}
 	}
 	if host, port, err := net.SplitHostPort(c.Listen); err != nil {
@@ -72,9 +72,12 @@ func (c *Config) Validate() error {
 		bad("Listen", c.Listen, "names no address, or no port")
 	}
 	if c.TLS == (TLS{}) {
-		for name, address := range c.all() {
+		if !isLoopback(c.Listen) {
+			bad("TLS", "", "is missing, and Listen "+c.Listen+" is not on loopback")
+		}
+		for name, address := range c.Peers {
 			if !isLoopback(address) {
-				bad("TLS", name, "is missing, and "+address+" is not on loopback")
+				bad("TLS", "", "is missing, and "+address+" of "+name+" is not on loopback")
 			}
 		}
 	} else if c.TLS.Cert == "" || c.TLS.Key == "" || c.TLS.CA == "" {
@@ -91,25 +94,14 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// all returns the addresses of the peers and this host's.
-func (c *Config) all() map[string]string {
-	all := map[string]string{"Listen": c.Listen}
-	for name, address := range c.Peers {
-		all[name] = address
-	}
-	return all
-}
+// isName reports whether s can be the name of a cluster or a host. A dot stands behind the boot in
+// addresses.
+func isName(s string) bool { return trunk.ValidName(s) && !strings.Contains(s, ".") }
 
 // isLoopback reports whether an address with a port is surely reached by this machine alone.
 func isLoopback(address string) bool {
 	a, err := netip.ParseAddrPort(address)
 	return err == nil && a.Addr().IsLoopback()
-}
-
-func isName(s string) bool {
-	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
-	})
 }
 
 // trunks returns the configuration of the trunks but for what the gateway does with them.

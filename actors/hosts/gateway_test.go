@@ -273,9 +273,13 @@ func TestConfig(t *testing.T) {
 	}
 	for field, edit := range map[string]func(*hosts.Config){
 		"Cluster": func(c *hosts.Config) { c.Cluster = "" },
-		"Name":    func(c *hosts.Config) { c.Name = "a.b" },
+		"Name":    func(c *hosts.Config) { c.Name = "-a" },
+		"Name ":   func(c *hosts.Config) { c.Name = "a.b" },
 		"Listen":  func(c *hosts.Config) { c.Listen = ":7400" },
 		"TLS":     func(c *hosts.Config) { c.Listen = "10.0.0.1:7400" },
+		"TLS  ": func(c *hosts.Config) {
+			c.Listen, c.Peers = "0.0.0.0:7400", hosts.Static{"Listen": "127.0.0.1:7401"}
+		},
 		"TLS ":    func(c *hosts.Config) { c.TLS.Cert = "a.pem" },
 		"Peers":   func(c *hosts.Config) { c.Peers = hosts.Static{"b": "127.0.0.1"} },
 		"Silence": func(c *hosts.Config) { c.Silence = 1 },

@@ -135,5 +135,5 @@ func hostIn(u *url.URL, cluster string) (string, bool) {
 	if u.Scheme != "coppice" && u.Scheme != "spiffe" || u.Host != cluster || len(u.Path) < 2 {
 		return "", false
 	}
-	return u.Path[1:], validName(u.Path[1:])
+	return u.Path[1:], ValidName(u.Path[1:])
 }

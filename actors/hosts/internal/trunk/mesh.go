@@ -128,7 +128,7 @@ func (m *Mesh) rememberLocked(p *pair, boot string) {
 func New(cfg Config) (*Mesh, error) {
 	var errs []error
 	for field, name := range map[string]string{"Cluster": cfg.Cluster, "Self.Name": cfg.Self.Name, "Self.Boot": cfg.Self.Boot} {
-		if !validName(name) {
+		if !ValidName(name) {
 			errs = append(errs, fmt.Errorf("%w: %s %q: 1 to 63 letters, digits, hyphens, underscores and dots", ErrConfig, field, name))
 		}
 	}

@@ -279,7 +279,7 @@ func parseHello(b []byte) (hello, error) {
 			return h, protocolError("a short hello")
 		}
 		*s, b = string(b[1:1+b[0]]), b[1+b[0]:]
-		if !validName(*s) {
+		if !ValidName(*s) {
 			return h, protocolError("name %q in a hello", *s)
 		}
 	}
@@ -289,9 +289,9 @@ func parseHello(b []byte) (hello, error) {
 	return h, nil
 }
 
-// validName reports whether s can be the name of a cluster or a host, or a boot: 1 to 63 letters, digits,
+// ValidName reports whether s can be the name of a cluster or a host, or a boot: 1 to 63 letters, digits,
 // hyphens, underscores and dots, and no dot or hyphen first.
-func validName(s string) bool {
+func ValidName(s string) bool {
 	for i, c := range []byte(s) {
 		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || i > 0 && (c == '.' || c == '-')
 		if !ok {
