@@ -134,8 +134,8 @@ func (l *testLane) endAt(h *testHost) *fdipc.Conn {
 	return l.far
 }
 
-// there does f at another host, after what was to be done there before. It returns false if no trunk
-// leads there.
+// there does f at another host, after what was to be done there before. It returns false if no
+// trunk leads there.
 func (h *testHost) there(boot string, f func()) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

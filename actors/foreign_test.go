@@ -60,8 +60,9 @@ func TestForeign(t *testing.T) {
 	wantErr(t, err, actors.ErrNoActor)
 }
 
-// TestUnreachable: a lost trunk ends what waits with ErrUnreachable, for actors and processes; after
-// healing the same PIDs work. A host that comes back with another boot has lost its processes.
+// TestUnreachable: a lost trunk ends what waits with ErrUnreachable, for actors and processes;
+// after healing the same PIDs work. A host that comes back with another boot has lost its
+// processes.
 func TestUnreachable(t *testing.T) {
 	c := newCluster(t, 1, "a", "b")
 	a, b := c.at("boota"), c.at("bootb")
@@ -198,8 +199,9 @@ func TestHandlesStay(t *testing.T) {
 	}
 }
 
-// TestReplaceOnAHost: when the program of a master is replaced, the lanes of its children to another
-// host go on, and the new master tells of an end there; its own lanes are in doubt, and made anew.
+// TestReplaceOnAHost: when the program of a master is replaced, the lanes of its children to
+// another host go on, and the new master tells of an end there; its own lanes are in doubt, and
+// made anew.
 func TestReplaceOnAHost(t *testing.T) {
 	c := newCluster(t, 1, "a", "b")
 	a, b := c.at("boota"), c.at("bootb")

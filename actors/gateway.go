@@ -16,8 +16,8 @@ import (
 // program like that of module actors/hosts implements, in a process of its own. It never decodes
 // what it carries, nor the reasons, which are for the master of another host, of at most 4 KiB.
 //
-// The methods are called one at a time and in the order of what the master has decided, and must not
-// block. They take ownership of ends, each of which is to be used or closed before they return.
+// The methods are called one at a time and in the order of what the master has decided, and must
+// not block. They take ownership of ends, each of which is to be used or closed before they return.
 type Gateway interface {
 	// Begin: the master agrees that this process is the gateway. It is the first call, and may come
 	// again when the program of the master was replaced. What a Carrier says before is refused.

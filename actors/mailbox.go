@@ -46,8 +46,8 @@ func (o Overflow) String() string {
 // throughput is how many messages an actor handles before it lets others run.
 const throughput = 300
 
-// promptly is how many messages a [Prompt] actor handles on a sender's goroutine. Those that are left,
-// or come meanwhile, it handles on one of its own.
+// promptly is how many messages a [Prompt] actor handles on a sender's goroutine. Those that are
+// left, or come meanwhile, it handles on one of its own.
 const promptly = 16
 
 // actorMailbox is the actor.Mailbox of one incarnation of an actor.
@@ -397,9 +397,9 @@ func (m *actorMailbox) goOn() {
 	}
 }
 
-// growStack makes the stack of a new goroutine large enough for what actors mostly do, while there is
-// nothing on it to copy. To let it grow in steps took a fifth of the time of an actor that gets its
-// messages one by one.
+// growStack makes the stack of a new goroutine large enough for what actors mostly do, while there
+// is nothing on it to copy. To let it grow in steps took a fifth of the time of an actor that gets
+// its messages one by one.
 //
 //go:noinline
 func growStack() {
@@ -408,8 +408,8 @@ func growStack() {
 }
 
 // burst handles messages until none is left; or until most have been handled, or one fails: then it
-// returns true. The wrapper catches panics of the actor's Receive; those caught here come from around
-// it: a continuation of ReenterAfter, an automatic response, a strategy.
+// returns true. The wrapper catches panics of the actor's Receive; those caught here come from
+// around it: a continuation of ReenterAfter, an automatic response, a strategy.
 func (m *actorMailbox) burst(most int) (again bool) {
 	inc := m.incarnation
 	returned := false

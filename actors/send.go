@@ -22,9 +22,9 @@ func (s *System) Send(ctx context.Context, pid *actor.PID, msg any) error {
 	return nil
 }
 
-// TrySend is Send for who must not wait. [ErrBusy] says that it would have to: then msg is still the
-// caller's, and no dead letter. msg has no handles: those would be closed. The end of ctx has no
-// effect.
+// TrySend is Send for who must not wait. [ErrBusy] says that it would have to: then msg is still
+// the caller's, and no dead letter. msg has no handles: those would be closed. The end of ctx has
+// no effect.
 func (s *System) TrySend(ctx context.Context, pid *actor.PID, msg any) error {
 	if err := s.router.send(ctx, atOnce, pid, msg); err != nil {
 		return fmt.Errorf("actors: send to %s: %w", pidString(pid), err)

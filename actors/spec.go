@@ -58,14 +58,15 @@ func (spec Spec) validate() error {
 }
 
 // Prompt is an actor that never waits in Receive: not for another actor or process, nor for a lock
-// that is held for long; it sends under a context that has ended. It saves two switches of goroutines
-// for each message, as it can run on the goroutine that sends to it, by [System.Send] or an ask, or
-// that reads what another process sends. As any actor it handles one message after the other.
+// that is held for long; it sends under a context that has ended. It saves two switches of
+// goroutines for each message, as it can run on the goroutine that sends to it, by [System.Send] or
+// an ask, or that reads what another process sends. As any actor it handles one message after the
+// other.
 //
 // Its senders must not hold a lock that Receive takes. If it does wait, so do they, and all that
-// another process sends to this one. If it calls runtime.Goexit, its sender's goroutine ends, or the
-// channel to the process that has sent. What it sends to another Prompt actor may run within its own
-// Receive.
+// another process sends to this one. If it calls runtime.Goexit, its sender's goroutine ends, or
+// the channel to the process that has sent. What it sends to another Prompt actor may run within
+// its own Receive.
 type Prompt interface {
 	actor.Actor
 	// Prompt is never called.

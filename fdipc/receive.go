@@ -22,7 +22,8 @@ type receiver struct {
 	goodbye  bool
 }
 
-// keepPayload is up to which size the memory of a frame that came in pieces is used for the next one.
+// keepPayload is up to which size the memory of a frame that came in pieces is used for the next
+// one.
 const keepPayload = 256 << 10
 
 // partialFrame is a frame that has not yet arrived whole.

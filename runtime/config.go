@@ -78,10 +78,10 @@ type Config struct {
 	// signal.Notify of SIGPIPE.
 	Logger *slog.Logger
 
-	// Hosts joins the tree to trees on other hosts, from its start on: it cannot join later. Then the
-	// tree has a pool gateway before its other children. A reload leaves the gateway as it is; after
-	// an upgrade [Runtime.Restart] of it brings the new program, and cuts the lanes to other hosts.
-	// nil = the tree is alone.
+	// Hosts joins the tree to trees on other hosts, from its start on: it cannot join later. Then
+	// the tree has a pool gateway before its other children. A reload leaves the gateway as it is;
+	// after an upgrade [Runtime.Restart] of it brings the new program, and cuts the lanes to other
+	// hosts. nil = the tree is alone.
 	Hosts Cluster
 
 	Hooks Hooks

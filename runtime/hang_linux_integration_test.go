@@ -194,8 +194,8 @@ func hangOpen(t *testing.T, dir string) {
 	}()
 }
 
-// withinLimits starts with a time limit that is doubled until the start fails with an error that says
-// what it was at: on a loaded machine the first limits may not take it so far.
+// withinLimits starts with a time limit that is doubled until the start fails with an error that
+// says what it was at: on a loaded machine the first limits may not take it so far.
 func withinLimits(start func(limit time.Duration) error, says string) (err error) {
 	for limit := 50 * time.Millisecond; limit < runtimetest.Patience/2; limit *= 2 {
 		if err = start(limit); err == nil || strings.Contains(err.Error(), says) {

@@ -23,8 +23,8 @@ type Cluster interface {
 	// RunGateway carries messages to other hosts until ctx ends. It runs in a process of its own,
 	// which runs no other code of the user, or where Config.ListenerIsolation says so in the
 	// master. A later gateway of the tree has a higher incarnation, and may start while the earlier
-	// one lives: Listen shares the socket. RunGateway calls Ready when it can be the gateway, and is it
-	// from the call of its actors.Gateway's Begin on.
+	// one lives: Listen shares the socket. RunGateway calls Ready when it can be the gateway, and
+	// is it from the call of its actors.Gateway's Begin on.
 	RunGateway(ctx context.Context, g actors.GatewayProcess) error
 }
 

@@ -7,8 +7,8 @@ import (
 
 // Recycle replaces workers that have done their share, against slow leaks. The new worker is ready
 // before the old worker drains; with Rollout.StopFirst the old worker has ended before the new one
-// is started. A worker that has done its share may also return nil: it is replaced at once, and that
-// is no restart. The zero value recycles no worker.
+// is started. A worker that has done its share may also return nil: it is replaced at once, and
+// that is no restart. The zero value recycles no worker.
 //
 // So that workers that were started together are not replaced together, each slot has its own
 // limits: up to Jitter below the limits that are set here, spread evenly over the slots with a gap

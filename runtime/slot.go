@@ -11,7 +11,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// errSlotRemoved answers callers that wait for another worker in a slot that the pool no longer has.
+// errSlotRemoved answers callers that wait for another worker in a slot that the pool no longer
+// has.
 var errSlotRemoved = fmt.Errorf("%w: its slot is removed", ErrNoChild)
 
 // poolSlot is a driver's record of one slot, from its first start on; guarded by poolDriver.mu. Its

@@ -23,9 +23,9 @@ const (
 	clockSkew  = time.Hour // before now, for hosts whose clocks are behind
 )
 
-// WriteCA makes a certificate authority for a cluster, for its first hour: a certificate for all hosts, good
-// for ten years, and its key for who makes certificates, in PEM. The files must not exist; the key's can
-// be read by its owner alone.
+// WriteCA makes a certificate authority for a cluster, for its first hour: a certificate for all
+// hosts, good for ten years, and its key for who makes certificates, in PEM. The files must not
+// exist; the key's can be read by its owner alone.
 func WriteCA(certFile, keyFile, cluster string) error {
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: "coppice cluster " + cluster},
@@ -38,9 +38,10 @@ func WriteCA(certFile, keyFile, cluster string) error {
 	return writePair(certFile, keyFile, cluster, "", template, nil, nil)
 }
 
-// WriteCert makes the certificate of a host of the cluster, good for a year, and its key, signed by the CA of
-// the two files caCert and caKey. A host that runs reads files that take the place of its own at the next
-// handshake, so a renewal is a WriteCert beside them and two renames. The rules of WriteCA hold.
+// WriteCert makes the certificate of a host of the cluster, good for a year, and its key, signed by
+// the CA of the two files caCert and caKey. A host that runs reads files that take the place of its
+// own at the next handshake, so a renewal is a WriteCert beside them and two renames. The rules of
+// WriteCA hold.
 func WriteCert(caCert, caKey, certFile, keyFile, cluster, host string) error {
 	pair, err := tls.LoadX509KeyPair(caCert, caKey)
 	if err != nil {

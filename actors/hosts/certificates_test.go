@@ -11,8 +11,8 @@ import (
 	"github.com/coppice-go/coppice/actors/hosts"
 )
 
-// TestCertificates: keys are for their owner alone, no file is written over, and names must be names. That
-// hosts take what is made, TestTLS of internal/trunk shows.
+// TestCertificates: keys are for their owner alone, no file is written over, and names must be
+// names. That hosts take what is made, TestTLS of internal/trunk shows.
 func TestCertificates(t *testing.T) {
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }

@@ -22,8 +22,8 @@ type Config struct {
 	// Name is the name of this host. Required.
 	Name string
 
-	// Listen is the address and port at which the other hosts connect, over TCP. It names an address,
-	// as there is no port by default, and none on all addresses by accident. Required.
+	// Listen is the address and port at which the other hosts connect, over TCP. It names an
+	// address, as there is no port by default, and none on all addresses by accident. Required.
 	Listen string
 
 	// Peers are the addresses of the hosts, by name. This one may be among them. A host that is not
@@ -38,8 +38,8 @@ type Config struct {
 	// to 1 min. Zero = 2 s.
 	Silence time.Duration
 
-	// Logger gets what a human must see to: hosts that are refused, certificates that cannot be read.
-	// nil = slog.Default().
+	// Logger gets what a human must see to: hosts that are refused, certificates that cannot be
+	// read. nil = slog.Default().
 	Logger *slog.Logger
 
 	dial func(ctx context.Context, address string) (net.Conn, error) // of tests

@@ -1,5 +1,5 @@
-// Package hosts joins trees on several hosts, by two things that do not need each other. With Config
-// an actor of another host is asked, sent to and monitored by the calls of package actors:
+// Package hosts joins trees on several hosts, by two things that do not need each other. With
+// Config an actor of another host is asked, sent to and monitored by the calls of package actors:
 //
 //	coppice.Main(coppice.Config{
 //		Hosts: &hosts.Config{
@@ -14,7 +14,7 @@
 // The other is what they agree by: an Engine, with linearizable transactions, leases and an
 // ordered watch; Names, a host's session with it, which
 // registers names of the cluster, each with one holder; fences, by which a holder that has lost its
-// name is told from the newest; and singletons, which run where their name is held.
+// name is known from the newest; and singletons, which run on the host that holds their name.
 //
 //	names, err := hosts.NewNames(engine, hosts.NamesConfig{Cluster: "shop", Host: "a"})
 //	holding, err := names.Register(ctx, "billing", []byte("what others are told"))

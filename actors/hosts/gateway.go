@@ -19,8 +19,8 @@ import (
 // before the other host hears that the lane alone has ended.
 const endGrace = 2 * time.Second
 
-// RunGateway is the gateway of the tree in a process that runs no user code, until ctx ends. Package
-// runtime calls it.
+// RunGateway is the gateway of the tree in a process that runs no user code, until ctx ends.
+// Package runtime calls it.
 func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error {
 	g := &gateway{
 		log: c.Logger, boot: actors.Boot(p.System().Address()), begun: make(chan struct{}),
@@ -128,7 +128,8 @@ func (g *gateway) splice(local, foreign string, end actors.HalfLane) (*splice, e
 	return s, nil
 }
 
-// carry sends a frame of the process to the other host. It waits for credit, and so does the process.
+// carry sends a frame of the process to the other host. It waits for credit, and so does the
+// process.
 func (s *splice) carry(_ *fdipc.Conn, f *fdipc.Frame) {
 	<-s.ready
 	if len(f.Handles) > 0 { // the process is at fault: its System refuses them
@@ -199,7 +200,7 @@ func (s *splice) endIfOver() {
 // foreignEnded takes the end of the lane, after the last frame from there was given to the process.
 func (s *splice) foreignEnded(e *trunk.LaneEnd) {
 	s.g.mu.Lock()
-	if e.Err == nil || errors.Is(e.Err, trunk.ErrLost) { // nobody waits for its end
+	if e.Err == nil || errors.Is(e.Err, trunk.ErrLost) { // the other host has ended it, or cannot be told
 		delete(s.g.splices, s)
 	}
 	s.g.mu.Unlock()
@@ -268,7 +269,7 @@ func (g *gateway) OpenLane(number uint64, from string, incarnation uint64, to st
 	}()
 }
 
-// opened takes a lane that another host opens. A host speaks for its own processes alone.
+// opened takes a lane that another host opens, if it is one of a process of that host.
 func (g *gateway) opened(l *trunk.Lane, info []byte) {
 	from, incarnation, to, ok := readLaneInfo(info)
 	if !ok || actors.Boot(from) != l.Trunk().Peer().Boot || actors.Boot(to) != g.boot {

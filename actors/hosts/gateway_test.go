@@ -85,7 +85,7 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
-// TestGatewayKilled: the end of a gateway is told as unreachable at both hosts, and its successor
+// TestGatewayKilled: when a gateway ends, both hosts report unreachable, and its successor
 // carries again.
 func TestGatewayKilled(t *testing.T) {
 	c := newCluster(t, time.Minute, "a", "b")
@@ -174,9 +174,9 @@ type number struct{ From, N int }
 
 func init() { actors.RegisterType[number]("hosts_test.number") }
 
-// TestNothingTwice: while hosts are cut off and healed, and a gateway is replaced, each ask ends, what
-// an actor gets of a sender rises, and what was sent is handled, an error of its sender, or in doubt
-// for a trunk that was lost. Without a loss nothing is.
+// TestNothingTwice: while hosts are cut off and healed, and a gateway is replaced, each ask ends,
+// what an actor gets of a sender rises, and what was sent is handled, an error of its sender, or in
+// doubt for a trunk that was lost. Without a loss nothing is.
 func TestNothingTwice(t *testing.T) {
 	for _, cuts := range []int{0, 6} {
 		if testing.Short() {

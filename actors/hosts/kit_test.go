@@ -34,8 +34,8 @@ type cluster struct {
 	hosts map[string]*tree
 }
 
-// newCluster starts hosts. A trunk is lost after silence: where that is not to be, a minute, which no
-// load makes of a host.
+// newCluster starts hosts. A trunk is lost after silence: where that is not to be, a minute, which
+// no load makes of a host.
 func newCluster(t *testing.T, silence time.Duration, names ...string) *cluster {
 	c := &cluster{t: t, net: hoststest.NewNet(1), silence: silence, hosts: map[string]*tree{}}
 	for _, name := range names {

@@ -594,8 +594,8 @@ func TestBootAlarm(t *testing.T) {
 	}
 }
 
-// TestTwoOfOneBoot: a second Names of one host and boot takes nothing from the first, not even while
-// the first is cut off.
+// TestTwoOfOneBoot: a second Names of one host and boot takes nothing from the first, not even
+// while the first is cut off.
 func TestTwoOfOneBoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := hoststest.NewMemory()

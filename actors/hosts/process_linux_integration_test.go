@@ -175,9 +175,9 @@ func certificates(t *testing.T) (dir string) {
 	return dir
 }
 
-// TestTwoPrograms: two trees on two addresses, over TLS. A worker that is killed has its true reason
-// at the other host; a gateway that is killed makes it unreachable for a moment; and a program that
-// is killed and started again is another boot.
+// TestTwoPrograms: two trees on two addresses, over TLS. A worker that is killed has its true
+// reason at the other host; a gateway that is killed makes it unreachable for a moment; and a
+// program that is killed and started again is another boot.
 func TestTwoPrograms(t *testing.T) {
 	network := fmt.Sprintf("127.%d.%d", 1+os.Getpid()%200, 1+os.Getpid()/200%200)
 	env := []string{netVar + "=" + network, certVar + "=" + certificates(t), "COPPICE_CONTROL=off"}

@@ -208,8 +208,8 @@ func kernel(t *testing.T, port string) (queued, dropped int) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	// Each read(2) finds its place by counting, and misses a socket if one before it, of any process,
-	// is closed just then. So there is one read for 31 sockets, in place of four.
+	// Each read(2) finds its place by counting, and misses a socket if one before it, of any
+	// process, is closed just then. So there is one read for 31 sockets, in place of four.
 	b, err := io.ReadAll(bufio.NewReaderSize(file, 1<<16))
 	if err != nil {
 		t.Fatal(err)

@@ -40,8 +40,8 @@ type body struct {
 
 // A View is an input as the bytes of a function that only looks at it while it runs. A long one is
 // not copied out of the file in memory that it comes in: it is that memory, which is gone once the
-// function has returned. Its goroutines must have ended by then: a read of it later ends the process.
-// What is written to it is seen by nobody else. The caller passes a []byte, or a View.
+// function has returned. Its goroutines must have ended by then: a read of it later ends the
+// process. What is written to it is seen by nobody else. The caller passes a []byte, or a View.
 type View []byte
 
 // view maps the file.

@@ -25,17 +25,17 @@ type Config struct {
 	// never refused.
 	Queue int
 
-	// Block makes callers wait for room in the queue, tenants in turn. Otherwise a call that finds it
-	// full ends with a [FullError], or has another end with it: the latest of the tenant with the
-	// most calls there, if the call's own has fewer.
+	// Block makes callers wait for room in the queue, tenants in turn. Otherwise a call that finds
+	// it full ends with a [FullError], or has another end with it: the latest of the tenant with
+	// the most calls there, if the call's own has fewer.
 	Block bool
 
 	// MaxBytes bounds an input and an answer, encoded; zero = 64 MiB. Beyond it is a
 	// [TooLargeError].
 	MaxBytes int
 
-	// QueueBytes is how long the inputs of the calls that wait and run may be together, in bytes, for
-	// more than one call; zero = 1 GiB. Beyond it is a [FullError], also with Block.
+	// QueueBytes is how long the inputs of the calls that wait and run may be together, in bytes,
+	// for more than one call; zero = 1 GiB. Beyond it is a [FullError], also with Block.
 	QueueBytes int
 
 	// Fresh gives each call a process of its own: a worker ends after one call, and is replaced, by

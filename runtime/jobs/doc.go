@@ -21,8 +21,8 @@
 // # Values
 //
 // Inputs and answers are []byte and string as they are, protobuf messages, or else CBOR of the
-// exported fields, as of an actor's message; no type is registered. Those of more than 128 KiB go by
-// a file in memory: written once, read once, as a [View] not even that, and not copied by the
+// exported fields, as of an actor's message; no type is registered. Those of more than 128 KiB go
+// by a file in memory: written once, read once, as a [View] not even that, and not copied by the
 // master. An *os.File, a net.Conn and an [actors.HandleCarrier] move with their descriptors.
 //
 // # Guarantees

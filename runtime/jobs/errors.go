@@ -113,8 +113,8 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("jobs: the %s has %d bytes, more than %d", what, e.Size, e.Max)
 }
 
-// A GoneError says that there is no such pool, that its queue ended with the call in it, or that the
-// answer could not come: Err has which. Unless that is actors.ErrNoActor the call may have run.
+// A GoneError says that there is no such pool, that its queue ended with the call in it, or that
+// the answer could not come: Err has which. Unless that is actors.ErrNoActor the call may have run.
 type GoneError struct {
 	Pool string
 	Err  error // of package actors

@@ -1,4 +1,5 @@
 package jobs
 
-// AtStep has f called by a worker at the steps of each call, with its ID: claimed, answering, arrived.
+// AtStep has f called by a worker at the steps of each call, with its ID: claimed, answering,
+// arrived.
 func AtStep(f func(step, id string)) { atStep = f }

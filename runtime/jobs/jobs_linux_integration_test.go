@@ -579,7 +579,8 @@ func TestValuesOfEachType(t *testing.T) {
 	}
 }
 
-// TestPerWorker has a worker killed for one of three calls in it: the others are told, or run again.
+// TestPerWorker has a worker killed for one of three calls in it: the others are told, or run
+// again.
 func TestPerWorker(t *testing.T) {
 	notShort(t)
 	rt := tree(t, jobs.Config{PerWorker: 3})
@@ -644,8 +645,8 @@ func TestFresh(t *testing.T) {
 	}
 }
 
-// TestFreshCannotStart has the workers after the first fail to start: that is what the pool's budget
-// is for, and the pool gives up.
+// TestFreshCannotStart has the workers after the first fail to start: that is what the pool's
+// budget is for, and the pool gives up.
 func TestFreshCannotStart(t *testing.T) {
 	notShort(t)
 	first := func(_ context.Context, w *coppice.Worker) error {
@@ -706,9 +707,9 @@ func TestGoroutines(t *testing.T) {
 }
 
 // TestStorm calls many times, with poison of four keys among the calls: each poison call ends with
-// its reason or the quarantine, after two deaths of each key, each innocent call is answered, and the
-// master is left as it was. COPPICE_STORM has the number of calls, of which it makes one in 1,000
-// poison, in place of one in 20.
+// its reason or the quarantine, after two deaths of each key, each innocent call is answered, and
+// the master is left as it was. COPPICE_STORM has the number of calls, of which it makes one in
+// 1,000 poison, in place of one in 20.
 func TestStorm(t *testing.T) {
 	notShort(t)
 	n, every := 2000, 20

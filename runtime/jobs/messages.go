@@ -59,7 +59,8 @@ type (
 		Scratch  string `cbor:",omitempty"` // the welcome's, which a run can overtake
 		body
 	}
-	// soft ends the context of a run. IDs of the master's calls come again when it is replaced in place.
+	// soft ends the context of a run. IDs of the master's calls come again when it is replaced in
+	// place.
 	soft struct {
 		Life int64
 		ID   string

@@ -21,8 +21,8 @@ const (
 	costOfFile = 64 << 10 // or these, if it has descriptors
 )
 
-// sendQueue has the queue's messages for one other process, which go in order and do not hold up the
-// queue. Safe for concurrent use.
+// sendQueue has the queue's messages for one other process, which go in order and do not hold up
+// the queue. Safe for concurrent use.
 type sendQueue struct {
 	sender // the System
 
@@ -163,8 +163,8 @@ func (q *queueActor) respond(ctx actor.Context, m any) {
 	}
 }
 
-// watch makes the sendQueue of a process, and has the queue told when it ends. The master's end is the
-// queue's own.
+// watch makes the sendQueue of a process, and has the queue told when it ends. The master's end is
+// the queue's own.
 func (q *queueActor) watch(ctx actor.Context, address string) {
 	if address != q.self.Address && q.sendQueues[address] == nil {
 		q.sendQueues[address] = &sendQueue{sender: q.sys}

@@ -45,8 +45,8 @@ type heavy struct{}
 
 func (heavy) unread() (int, bool) { return maxUnread + 1, false }
 
-// TestSendQueue has a process that does not read for a time, and then for ever: what is sent to it does
-// not wait, comes in order, and is dropped beyond a bound, in bytes and in time.
+// TestSendQueue has a process that does not read for a time, and then for ever: what is sent to it
+// does not wait, comes in order, and is dropped beyond a bound, in bytes and in time.
 func TestSendQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		to := &slow{reads: make(chan struct{})}
@@ -85,7 +85,8 @@ func TestSendQueue(t *testing.T) {
 	})
 }
 
-// TestForget ends the context of a call while the queue takes nothing: the call does not wait for it.
+// TestForget ends the context of a call while the queue takes nothing: the call does not wait for
+// it.
 func TestForget(t *testing.T) {
 	sys, err := actors.NewSystem(actors.Config{Address: "0"})
 	if err != nil {

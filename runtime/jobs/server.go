@@ -230,7 +230,8 @@ func (r *runs) begin(ctx actor.Context, m *run) {
 		a := r.run(c, caller, m)
 		a.Life, a.ID, a.Run, a.Worker = m.Life, m.ID, m.Run, r.w.ID()
 		why := context.Cause(c)
-		// An error then is not the function's: the end of this worker tells what became of the call.
+		// An error then is not the function's: the end of this worker tells what became of the
+		// call.
 		cut := a.Kind == isError && why != nil && !errors.Is(why, errOver) && !errors.Is(why, errQueue)
 		r.mu.Lock()
 		delete(r.live, key)
@@ -250,8 +251,8 @@ func (r *runs) begin(ctx actor.Context, m *run) {
 	}()
 }
 
-// growStack makes the stack of a new goroutine large enough for most calls, while there is nothing on
-// it to copy. To let it grow in steps took a worker with short calls a seventh of its time.
+// growStack makes the stack of a new goroutine large enough for most calls, while there is nothing
+// on it to copy. To let it grow in steps took a worker with short calls a seventh of its time.
 //
 //go:noinline
 func growStack() {
@@ -259,7 +260,8 @@ func growStack() {
 	goruntime.KeepAlive(&room)
 }
 
-// answer sends an answer. If it cannot be sent, as with a file that is closed, the caller hears why.
+// answer sends an answer. If it cannot be sent, as with a file that is closed, the caller hears
+// why.
 func (r *runs) answer(a *answer) {
 	err := r.w.System().Send(context.Background(), r.queue, a)
 	if err == nil || errors.Is(err, actors.ErrDown) || errors.Is(err, actors.ErrNoActor) { // the caller has its error
@@ -350,9 +352,9 @@ func Attempt(ctx context.Context) int {
 
 // Report tells the caller how far the call is. v goes as an answer does. Report waits until the
 // caller's function has returned, or ctx has ended, which is then its error: so reports come in
-// order, before the answer, and a caller that is slow is not flooded. One whose caller has not asked
-// for progress is dropped by the master, and one longer than MaxBytes is a [TooLargeError]. Outside
-// of a call Report does nothing.
+// order, before the answer, and a caller that is slow is not flooded. One whose caller has not
+// asked for progress is dropped by the master, and one longer than MaxBytes is a [TooLargeError].
+// Outside of a call Report does nothing.
 func Report[T any](ctx context.Context, v T) error {
 	s, _ := ctx.Value(callKey{}).(*callState)
 	if s == nil {

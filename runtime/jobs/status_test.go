@@ -9,7 +9,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/jobs/internal/rules"
 )
 
-// TestIdleStatus: the JSON of a queue that has no call has empty lists, which a page can go through.
+// TestIdleStatus: the JSON of a queue that has no call has empty lists, which a page can go
+// through.
 func TestIdleStatus(t *testing.T) {
 	q := &queueActor{rules: rules.New(rules.Config{Quarantine: &quarantine.Config{}})}
 	b, err := json.Marshal(q.status())

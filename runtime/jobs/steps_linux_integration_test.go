@@ -268,7 +268,8 @@ func (s *stepped) signal(pid int, sig syscall.Signal) {
 	}
 }
 
-// pids returns the process IDs of the children of a name: one that drains has the name of the other.
+// pids returns the process IDs of the children of a name: one that drains has the name of the
+// other.
 func (s *stepped) pids(name string) (pids []int) {
 	s.rt.Snapshot().Walk(func(c coppice.Tree) {
 		if c.Name == name {
@@ -394,10 +395,10 @@ func (s *stepped) play(step string, f fault) {
 	}
 }
 
-// TestKillAtAnyMoment kills the workers while many calls wait, are handed over, run and are answered.
-// A call that is answered has run once; one whose worker died, at most once; and one that may run
-// again is answered, as far as the pool's budget for that goes. COPPICE_STORM has the number of
-// kills.
+// TestKillAtAnyMoment kills the workers while many calls wait, are handed over, run and are
+// answered. A call that is answered has run once; one whose worker died, at most once; and one that
+// may run again is answered, as far as the pool's budget for that goes. COPPICE_STORM has the
+// number of kills.
 func TestKillAtAnyMoment(t *testing.T) {
 	notShort(t)
 	shared(t)

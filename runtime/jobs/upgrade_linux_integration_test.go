@@ -20,7 +20,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
-// TestMain has this program be the one of TestUpgrade too, since one that runs tests is not upgraded.
+// TestMain has this program be the one of TestUpgrade too, since one that runs tests is not
+// upgraded.
 func TestMain(m *testing.M) { runtimetest.Main(m, func() { coppice.Main(upgradedTree()) }) }
 
 // pipe opens a named pipe that the processes of TestUpgrade share.
@@ -83,8 +84,8 @@ func until(ctx context.Context, c jobs.Caller, is func(jobs.Status) bool) {
 	}
 }
 
-// callOverUpgrade has a key quarantined, then a call run and two wait, and calls once more when they
-// have ended.
+// callOverUpgrade has a key quarantined, then a call run and two wait, and calls once more when
+// they have ended.
 func callOverUpgrade(ctx context.Context, w *coppice.Worker) error {
 	if err := w.Ready(); err != nil {
 		return err
@@ -145,9 +146,9 @@ func callOfMaster(ctx context.Context) error {
 	return coppice.HandOver(ctx, 1, nil)
 }
 
-// TestUpgrade replaces the whole program with calls that run and wait, of a worker and of a Func: each
-// ends once, with its error, and none runs again. The same worker takes the next calls, also one with
-// a key that was quarantined, until the reload at the end of the upgrade replaces it.
+// TestUpgrade replaces the whole program with calls that run and wait, of a worker and of a Func:
+// each ends once, with its error, and none runs again. The same worker takes the next calls, also
+// one with a key that was quarantined, until the reload at the end of the upgrade replaces it.
 func TestUpgrade(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv(dirVar, dir)

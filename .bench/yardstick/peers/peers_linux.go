@@ -32,7 +32,8 @@ func conn(f *os.File) (*net.UnixConn, error) {
 }
 
 // Child is the other process of a pair: "stream" reads length-prefixed messages and says how many
-// when they end, "pingpong" sends back what it reads, "pool" is a worker of [Pool], "handles" closes the descriptors it gets.
+// when they end, "pingpong" sends back what it reads, "pool" is a worker of [Pool], "handles"
+// closes the descriptors it gets.
 func Child(what string, f *os.File) error {
 	if what == "handles" {
 		return takeHandles(f)

@@ -12,9 +12,10 @@ import (
 	"time"
 )
 
-// Net is a network in memory. Its addresses are the names of hosts. What is written between two hosts that
-// cannot reach each other waits, as with TCP, and arrives when they can again; a connection that one side
-// has given up by then ends at the other. All methods may be called concurrently.
+// Net is a network in memory. Its addresses are the names of hosts. What is written between two
+// hosts that cannot reach each other waits, as with TCP, and arrives when they can again; a
+// connection that one side has given up by then ends at the other. All methods may be called
+// concurrently.
 type Net struct {
 	mu        sync.Mutex
 	random    *rand.Rand
@@ -82,8 +83,8 @@ func (n *Net) Delay(d time.Duration) { n.set(func() { n.delay = d }) }
 // Chop has a Read return a random number of bytes, at most most; zero is no limit.
 func (n *Net) Chop(most int) { n.set(func() { n.chop = most }) }
 
-// BreakAfter has each connection that is made from now on break, at both ends, when so many bytes have
-// arrived in one of its directions; zero is never.
+// BreakAfter has each connection that is made from now on break, at both ends, when so many bytes
+// have arrived in one of its directions; zero is never.
 func (n *Net) BreakAfter(bytes int) { n.set(func() { n.limit = bytes }) }
 
 func (n *Net) set(f func()) {
@@ -130,8 +131,8 @@ func (n *Net) Listen(host string) net.Listener {
 	return l
 }
 
-// Dial connects a host to the one whose name is the address, which must listen. While they cannot reach each
-// other it waits, until ctx ends.
+// Dial connects a host to the one whose name is the address, which must listen. While they cannot
+// reach each other it waits, until ctx ends.
 func (n *Net) Dial(ctx context.Context, from, address string) (net.Conn, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

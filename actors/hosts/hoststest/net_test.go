@@ -30,7 +30,8 @@ func pipe(t *testing.T, n *hoststest.Net) (a, b net.Conn) {
 	return a, b
 }
 
-// TestCutHolds: what is written while hosts are cut off arrives when they are healed, and not before.
+// TestCutHolds: what is written while hosts are cut off arrives when they are healed, and not
+// before.
 func TestCutHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := hoststest.NewNet(1)
@@ -58,7 +59,8 @@ func TestCutHolds(t *testing.T) {
 	})
 }
 
-// TestCloseInACut: the other end of a connection that is closed in a cut hears of it after the heal.
+// TestCloseInACut: the other end of a connection that is closed in a cut hears of it after the
+// heal.
 func TestCloseInACut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := hoststest.NewNet(1)
@@ -101,7 +103,8 @@ func TestDialInACut(t *testing.T) {
 	})
 }
 
-// TestBytes: delays and short reads change no byte and no order; a connection breaks after its bytes.
+// TestBytes: delays and short reads change no byte and no order; a connection breaks after its
+// bytes.
 func TestBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := hoststest.NewNet(7)

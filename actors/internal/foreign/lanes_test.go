@@ -257,9 +257,10 @@ func (h *modelHost) step(ev Event) {
 	}
 }
 
-// TestBothMastersAgree: whatever is asked, lost and, in half of the runs, cut in whatever order, when
-// all is still no process waits, and no lane is half open. Without a cut, the end that a process has
-// is joined to the one that the process over there has, and none hears that both have asked.
+// TestBothMastersAgree: whatever is asked, lost and, in half of the runs, cut in whatever order,
+// when all is still no process waits, and no lane is half open. Without a cut, the end that a
+// process has is joined to the one that the process over there has, and none hears that both have
+// asked.
 func TestBothMastersAgree(t *testing.T) {
 	for seed := range uint64(2000) {
 		w := &world{t: t, rnd: rand.New(rand.NewPCG(seed, 1))}

@@ -54,7 +54,8 @@ func (s *Session) assign(a childproto.AssignFrame) {
 func (s *Session) HasSlot() bool { return s.spare.current.Load() != nil }
 
 // CountRequests counts requests, which the answers to heartbeats tell the master, and tells it once
-// when the worker has served as many as it may: at the next count if the channel takes no frame now.
+// when the worker has served as many as it may: at the next count if the channel takes no frame
+// now.
 func (s *Session) CountRequests(n int) {
 	a := s.spare.current.Load()
 	if a == nil {

@@ -11,8 +11,8 @@ const (
 	maxEarlyLife = time.Hour
 )
 
-// markDue marks a worker to be replaced: now if it is its slot's, else when it is that. A spare just
-// ends: refillSpares launches another.
+// markDue marks a worker to be replaced: now if it is its slot's, else when it is that. A spare
+// just ends: refillSpares launches another.
 func (s *State) markDue(ev Event) {
 	w := s.workers[ev.Worker]
 	if w == nil {

@@ -339,8 +339,9 @@ func (s *State) begin(revision uint64) {
 	s.emit(Effect{Kind: Report, Outcome: Live, Lease: s.lease, Revision: revision})
 }
 
-// barred: there is an entry of this host's name. A former session of this owner, of which nothing is
-// used any more, and one whose holder is known to be dead are ended; any other is another host's.
+// barred: there is an entry of this host's name. A former session of this owner, of which nothing
+// is used any more, and one whose holder is known to be dead are ended; any other is another
+// host's.
 func (s *State) barred(now Time, ev Event) {
 	s.calling = false
 	switch {

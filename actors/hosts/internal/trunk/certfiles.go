@@ -9,12 +9,12 @@ import (
 	"sync"
 )
 
-// CertFiles are the files of a host's certificate, its key, and the CA's certificates, in PEM. They are
-// read anew for a handshake if one of them has changed; if they cannot be used then, those read last are
-// used on, and Config.Failed says so. Trunks that are up stay up.
+// CertFiles are the files of a host's certificate, its key, and the CA's certificates, in PEM. They
+// are read anew for a handshake if one of them has changed; if they cannot be used then, those read
+// last are used on, and Config.Failed says so. Trunks that are up stay up.
 //
-// The certificate has the URI coppice://cluster/host, or spiffe://cluster/host, as a subject alternative
-// name, and is good for both sides of TLS.
+// The certificate has the URI coppice://cluster/host, or spiffe://cluster/host, as a subject
+// alternative name, and is good for both sides of TLS.
 type CertFiles struct {
 	Cert, Key, CA string
 }
@@ -30,8 +30,8 @@ type credentials struct {
 	roots *x509.CertPool
 }
 
-// load returns the certificate and the CA's, read anew if a file has changed. With an error it returns those
-// of before, if there are any.
+// load returns the certificate and the CA's, read anew if a file has changed. With an error it
+// returns those of before, if there are any.
 func (c *credentials) load() (*tls.Certificate, *x509.CertPool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,7 +76,8 @@ func (c *credentials) read() (*tls.Certificate, *x509.CertPool, error) {
 	return &cert, roots, nil
 }
 
-// config returns the configuration of one handshake. verified gets the name in the peer's certificate.
+// config returns the configuration of one handshake. verified gets the name in the peer's
+// certificate.
 func (c *credentials) config(server bool, verified func(host string) error) (*tls.Config, error) {
 	cert, roots, err := c.load()
 	if cert == nil {
@@ -112,7 +113,8 @@ func (c *credentials) config(server bool, verified func(host string) error) (*tl
 	}, err
 }
 
-// nameIn returns the name of the host of the cluster that the certificate is for: of the one URI that says so.
+// nameIn returns the name of the host of the cluster that the certificate is for: of the one URI
+// that says so.
 func nameIn(cert *x509.Certificate, cluster string) (string, error) {
 	name := ""
 	for _, u := range cert.URIs {

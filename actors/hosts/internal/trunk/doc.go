@@ -1,5 +1,6 @@
 // Package trunk joins hosts: one connection to each other host, a trunk, which many lanes share. It
-// knows nothing of actors; what it carries are frames of package fdipc, unread, and streams of bytes.
+// knows nothing of actors; what it carries are frames of package fdipc, unread, and streams of
+// bytes.
 //
 //	m, err := trunk.New(trunk.Config{Cluster: "shop", Self: self, Files: files, Open: open})
 //	go m.Serve(listener)
@@ -14,16 +15,16 @@
 //
 // # What a lane promises
 //
-// Frames of a lane and of one of its two flows, [fdipc.Control] and [fdipc.Data], reach the sink in the
-// order in which they were sent; what arrives is a prefix of what was sent, also when the trunk is lost.
-// Nothing is sent twice. A lane belongs to one trunk: it ends with it.
+// Frames of a lane and of one of its two flows, [fdipc.Control] and [fdipc.Data], reach the sink in
+// the order in which they were sent; what arrives is a prefix of what was sent, also when the trunk
+// is lost. Nothing is sent twice. A lane belongs to one trunk: it ends with it.
 //
 // # What a peer cannot do
 //
-// A peer that is in may send anything. What it has this side hold is bounded: a window for each flow
-// of a lane, and the budgets of a trunk for windows and for long frames; beyond them, and for what does
-// not parse, the trunk ends with [ErrProtocol]. A sink that takes nothing stops its own lane only. A
-// peer that neither sends nor takes anything for Config.Silence has lost its trunk.
+// A peer that is in may send anything. What it has this side hold is bounded: a window for each
+// flow of a lane, and the budgets of a trunk for windows and for long frames; beyond them, and for
+// what does not parse, the trunk ends with [ErrProtocol]. A sink that takes nothing stops its own
+// lane only. A peer that neither sends nor takes anything for Config.Silence has lost its trunk.
 //
 // The wire is specified in docs/protocol.md.
 package trunk

@@ -29,8 +29,8 @@ func FuzzHello(f *testing.F) {
 	})
 }
 
-// FuzzData: a frame in pieces that is read is written as the same bytes, and makes no more of them than it
-// says.
+// FuzzData: a frame in pieces that is read is written as the same bytes, and makes no more of them
+// than it says.
 func FuzzData(f *testing.F) {
 	for _, size := range []int{0, 9, 100, 101} {
 		frame := &fdipc.Frame{Kind: 0x30, Lane: fdipc.Data, Flags: 7, Target: 1 << 40, Payload: make([]byte, size)}
@@ -114,8 +114,8 @@ func (s *choosy) Send(ctx context.Context, f *fdipc.Frame) error {
 	return nil
 }
 
-// FuzzTrunk: whatever a peer sends on a trunk, this side keeps its bounds, and nothing is left of it after the
-// end.
+// FuzzTrunk: whatever a peer sends on a trunk, this side keeps its bounds, and nothing is left of
+// it after the end.
 func FuzzTrunk(f *testing.F) {
 	open := appendFrame(nil, typeOpen, 0, 1, []byte("x"), nil)
 	frame := &fdipc.Frame{Kind: 0x30, Lane: fdipc.Data, Payload: make([]byte, 100)}

@@ -74,11 +74,11 @@ type handshaken struct {
 	number  uint64
 }
 
-// handshake makes a connection a trunk, or closes it. p is the peer that was dialled, nil for a connection
-// that was accepted. It returns the name of the peer, as far as it is known.
+// handshake makes a connection a trunk, or closes it. p is the peer that was dialled, nil for a
+// connection that was accepted. It returns the name of the peer, as far as it is known.
 //
-// The side that dialled says who it is, then the other. Then the side of the lower boot decides whether
-// this connection is the trunk, since of two hosts that dial each other both would.
+// The side that dialled says who it is, then the other. Then the side of the lower boot decides
+// whether this connection is the trunk, since of two hosts that dial each other both would.
 func (m *Mesh) handshake(ctx context.Context, raw net.Conn, p *pair) (name string, err error) {
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	c := &handshaken{watch: newWatched(raw, m.cfg.Silence), dialled: p != nil}
@@ -302,8 +302,8 @@ func (m *Mesh) settle(ctx context.Context, c *handshaken, p *pair, stop func() b
 	return nil
 }
 
-// refuses returns why a connection does not become the trunk, or nil. A peer that has lost the trunk there
-// is may have another.
+// refuses returns why a connection does not become the trunk, or nil. A peer that has lost the
+// trunk there is may have another.
 func (p *pair) refuses(h *hello) error {
 	cur := p.cur.alive()
 	switch {

@@ -89,7 +89,8 @@ func readFrame(t *testing.T, c net.Conn) (header, body []byte) {
 	return header, body
 }
 
-// TestHostile: whatever breaks the rules ends the trunk with ErrProtocol, and a goaway that says why.
+// TestHostile: whatever breaks the rules ends the trunk with ErrProtocol, and a goaway that says
+// why.
 func TestHostile(t *testing.T) {
 	head := []byte{0x30, 0, 1, 0, 0, 0, 0, 0, 0, 0} // of a frame: kind, flags, target
 	data := func(bits byte, more ...byte) []byte { return frame(7, bits, 1, append(head[:10:10], more...)...) }
@@ -173,8 +174,8 @@ func TestDataBeforeAccept(t *testing.T) {
 	})
 }
 
-// TestPeerReadsNothing: a peer that has this side say much and reads none of it loses the trunk, within the
-// silence or when too much is queued; what is queued is bounded.
+// TestPeerReadsNothing: a peer that has this side say much and reads none of it loses the trunk,
+// within the silence or when too much is queued; what is queued is bounded.
 func TestPeerReadsNothing(t *testing.T) {
 	for name, send := range map[string]func(i uint32) []byte{
 		"beats": func(uint32) []byte { return frame(4, 0, 0, make([]byte, 8)...) },
@@ -204,7 +205,8 @@ func TestPeerReadsNothing(t *testing.T) {
 	}
 }
 
-// TestTooManyLanes: a peer gets 1,024 lanes that nobody takes or ends, and no more; ended, they make room.
+// TestTooManyLanes: a peer gets 1,024 lanes that nobody takes or ends, and no more; ended, they
+// make room.
 func TestTooManyLanes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := hoststest.NewNet(1)
@@ -298,8 +300,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestReplaced: a later gateway of the same boot, and the same one if it has lost the trunk, take the place of
-// the trunk that there is; another connection does not.
+// TestReplaced: a later gateway of the same boot, and the same one if it has lost the trunk, take
+// the place of the trunk that there is; another connection does not.
 func TestReplaced(t *testing.T) {
 	for name, row := range map[string]struct {
 		edit     func(g *greeting, number uint64)

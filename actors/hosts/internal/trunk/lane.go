@@ -8,8 +8,8 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// Sink takes the frames of a lane; an [fdipc.Conn] is one. The frame and its payload are borrowed until
-// the call returns. For each of its two flows, Control and Data, one call is made at a time.
+// Sink takes the frames of a lane; an [fdipc.Conn] is one. The frame and its payload are borrowed
+// until the call returns. For each of its two flows, Control and Data, one call is made at a time.
 type Sink interface {
 	// TrySend must not block. It returns [fdipc.ErrFull] if there is no room now.
 	TrySend(f *fdipc.Frame) error
@@ -44,8 +44,8 @@ func (e *LaneEnd) Unwrap() []error {
 	return []error{ErrEnded, e.Err}
 }
 
-// Lane carries frames between a process of this host and one of another. It is a Sink itself: what is
-// sent to it goes to the peer's sink. All methods may be called concurrently.
+// Lane carries frames between a process of this host and one of another. It is a Sink itself: what
+// is sent to it goes to the peer's sink. All methods may be called concurrently.
 type Lane struct {
 	trunk *Trunk
 	id    uint32
@@ -66,8 +66,8 @@ type Lane struct {
 	told     bool     // ended was called, or need not be
 }
 
-// flow is one of the two queues of a lane, in both directions. Its fields are guarded by the trunk's mutex
-// where nothing else is said.
+// flow is one of the two queues of a lane, in both directions. Its fields are guarded by the
+// trunk's mutex where nothing else is said.
 type flow struct {
 	lane *Lane
 
@@ -112,8 +112,8 @@ func (t *Trunk) newLane(id uint32) *Lane {
 // Trunk returns the trunk of the lane.
 func (l *Lane) Trunk() *Trunk { return l.trunk }
 
-// Accept tells the opener that the lane is open, with a reply of at most 4 KiB. It is called once, before
-// the first Send, for a lane that came to Config.Open.
+// Accept tells the opener that the lane is open, with a reply of at most 4 KiB. It is called once,
+// before the first Send, for a lane that came to Config.Open.
 func (l *Lane) Accept(reply []byte) error {
 	if len(reply) > maxText {
 		return fmt.Errorf("reply: %w", fdipc.ErrTooBig)
@@ -130,9 +130,9 @@ func (l *Lane) Accept(reply []byte) error {
 	return nil
 }
 
-// Join has what comes on the lane, and what came before, go to sink. It is called once. ended is called
-// once, after the last frame, if the lane ends by something else than its End here: from Join if it
-// had no frames left by then, else on a goroutine of the trunk. It must not block.
+// Join has what comes on the lane, and what came before, go to sink. It is called once. ended is
+// called once, after the last frame, if the lane ends by something else than its End here: from
+// Join if it had no frames left by then, else on a goroutine of the trunk. It must not block.
 func (l *Lane) Join(sink Sink, ended func(*LaneEnd)) {
 	t := l.trunk
 	t.mu.Lock()
@@ -155,8 +155,8 @@ func (l *Lane) Join(sink Sink, ended func(*LaneEnd)) {
 // Errors: ErrEnded, ErrLost, fdipc.ErrTooBig, that of ctx. fdipc.ErrKind if it has handles.
 func (l *Lane) Send(ctx context.Context, f *fdipc.Frame) error { return l.send(ctx, f, true) }
 
-// TrySend is Send without waiting: it returns fdipc.ErrFull if it would. A frame of more than 32 KiB is
-// ErrTooBig here.
+// TrySend is Send without waiting: it returns fdipc.ErrFull if it would. A frame of more than 32
+// KiB is ErrTooBig here.
 func (l *Lane) TrySend(f *fdipc.Frame) error {
 	if len(f.Payload) > maxPiece {
 		return fdipc.ErrTooBig
@@ -235,9 +235,9 @@ func (l *Lane) sendErrLocked() error {
 	return ErrEnded
 }
 
-// End ends the lane: the peer gets reason, at most 4 KiB, after what was sent before. Frames for the sink
-// that are still here are dropped, and its Send is cancelled. It does not wait. Again, or after another
-// end, it does nothing.
+// End ends the lane: the peer gets reason, at most 4 KiB, after what was sent before. Frames for
+// the sink that are still here are dropped, and its Send is cancelled. It does not wait. Again, or
+// after another end, it does nothing.
 func (l *Lane) End(reason []byte) { l.finish(endReason, reason) }
 
 // Codes of an end.
@@ -301,8 +301,8 @@ func (l *Lane) releaseLocked() {
 	}
 }
 
-// tellLocked returns what tells the owner of the lane's end, if it has one that is to be told now: after
-// Join, when nothing is left to deliver. It is called without the lock.
+// tellLocked returns what tells the owner of the lane's end, if it has one that is to be told now:
+// after Join, when nothing is left to deliver. It is called without the lock.
 func (l *Lane) tellLocked() func() {
 	if l.end == nil || l.told || l.sink == nil || l.flows[0].pumping || l.flows[1].pumping {
 		return func() {}
@@ -389,7 +389,8 @@ func (fl *flow) tookLocked(cost int, res *reservation, err error) (tell func()) 
 	return l.tellLocked()
 }
 
-// giveLocked gives the peer credit for cost that is no longer held, a quarter of the window at a time.
+// giveLocked gives the peer credit for cost that is no longer held, a quarter of the window at a
+// time.
 func (fl *flow) giveLocked(cost int) {
 	fl.owed += cost
 	if fl.owed < fl.window/4 {
@@ -414,8 +415,8 @@ func (fl *flow) giveLocked(cost int) {
 	t.kickLocked()
 }
 
-// reservation is the share of a long frame in the trunk's memory for such frames, or waits for it. With
-// it the frame's pieces cost no credit while they are held. Guarded by the trunk's mutex.
+// reservation is the share of a long frame in the trunk's memory for such frames, or waits for it.
+// With it the frame's pieces cost no credit while they are held. Guarded by the trunk's mutex.
 type reservation struct {
 	fl      *flow
 	total   int
@@ -432,8 +433,8 @@ func (fl *flow) reserveLocked(total int) *reservation {
 	return r
 }
 
-// grantLocked grants reservations in their order, but a flow has one at a time, so that a sink which takes
-// nothing keeps one share.
+// grantLocked grants reservations in their order, but a flow has one at a time, so that a sink
+// which takes nothing keeps one share.
 func (t *Trunk) grantLocked() {
 	kept := t.reservations[:0]
 	full := false

@@ -17,8 +17,8 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// TestFrames: frames of each size arrive whole and in the order of their flow, by both ways into a sink, over
-// a network that is slow and hands over few bytes at a time.
+// TestFrames: frames of each size arrive whole and in the order of their flow, by both ways into a
+// sink, over a network that is slow and hands over few bytes at a time.
 func TestFrames(t *testing.T) {
 	for _, row := range []struct {
 		name string
@@ -68,8 +68,8 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// TestSlowSink: a sink that takes nothing stops the senders of its own lane, after a window; what it holds is
-// bounded; another lane goes on; what was sent arrives when the sink goes on.
+// TestSlowSink: a sink that takes nothing stops the senders of its own lane, after a window; what
+// it holds is bounded; another lane goes on; what was sent arrives when the sink goes on.
 func TestSlowSink(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, b := two(t, hoststest.NewNet(1))
@@ -135,8 +135,8 @@ func TestSlowSink(t *testing.T) {
 	})
 }
 
-// TestGivenUp: a frame whose context ends before all its pieces are sent does not arrive, and the next one
-// does.
+// TestGivenUp: a frame whose context ends before all its pieces are sent does not arrive, and the
+// next one does.
 func TestGivenUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, b := two(t, hoststest.NewNet(1))
@@ -174,8 +174,8 @@ func TestGivenUp(t *testing.T) {
 	})
 }
 
-// TestSinkFails: a sink that fails ends what comes for it, and its owner hears of it; the peer hears of it when
-// the owner ends the lane.
+// TestSinkFails: a sink that fails ends what comes for it, and its owner hears of it; the peer
+// hears of it when the owner ends the lane.
 func TestSinkFails(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, b := two(t, hoststest.NewNet(1))
@@ -274,8 +274,8 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
-// TestStream: bytes pass both ways, unread ones stop the writer, and Close ends both ends after what was
-// written; a lost trunk ends them too.
+// TestStream: bytes pass both ways, unread ones stop the writer, and Close ends both ends after
+// what was written; a lost trunk ends them too.
 func TestStream(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := hoststest.NewNet(1)
@@ -327,8 +327,8 @@ func TestStream(t *testing.T) {
 	})
 }
 
-// TestOpenOnBusyTrunk: a trunk whose network is slower than what is to be sent is no peer that reads
-// nothing: it opens further lanes.
+// TestOpenOnBusyTrunk: a trunk whose network is slower than what is to be sent is no peer that
+// reads nothing: it opens further lanes.
 func TestOpenOnBusyTrunk(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := hoststest.NewNet(1)

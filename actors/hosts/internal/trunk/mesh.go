@@ -71,9 +71,9 @@ const (
 	maxPause         = 5 * time.Second
 )
 
-// Mesh is the end of all trunks of a host. It dials those of its peers to which it has no trunk, again
-// and again, with pauses from 0.1 to 5 s; so do the peers, and of two connections between two hosts
-// one remains. All methods may be called concurrently.
+// Mesh is the end of all trunks of a host. It dials those of its peers to which it has no trunk,
+// again and again, with pauses from 0.1 to 5 s; so do the peers, and of two connections between two
+// hosts one remains. All methods may be called concurrently.
 type Mesh struct {
 	cfg    Config
 	creds  *credentials // nil: plain
@@ -190,8 +190,8 @@ func (m *Mesh) Serve(l net.Listener) error {
 	}
 }
 
-// accept begins the handshake of a connection. Of too many that are under way the oldest is given up, so
-// that those who say nothing do not keep out those who do.
+// accept begins the handshake of a connection. Of too many that are under way the oldest is given
+// up, so that those who say nothing do not keep out those who do.
 func (m *Mesh) accept(c net.Conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -226,8 +226,8 @@ func (m *Mesh) failed(host string, err error) {
 }
 
 // SetPeers says which hosts there are: the address of each by its name. Its own name is ignored. It
-// replaces what was said before; a trunk to a host that is no longer named is closed, and a host that
-// is not named is refused.
+// replaces what was said before; a trunk to a host that is no longer named is closed, and a host
+// that is not named is refused.
 func (m *Mesh) SetPeers(addresses map[string]string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -312,9 +312,9 @@ func (t *Trunk) alive() *Trunk {
 	}
 }
 
-// Close closes the listeners and each trunk, and waits until Down was called for each, and no goroutine
-// of the Mesh is left. It takes a second at most, and what sinks and callbacks take to return. It is
-// not called from a callback.
+// Close closes the listeners and each trunk, and waits until Down was called for each, and no
+// goroutine of the Mesh is left. It takes a second at most, and what sinks and callbacks take to
+// return. It is not called from a callback.
 func (m *Mesh) Close() error {
 	m.mu.Lock()
 	m.closed = true

@@ -19,8 +19,8 @@ import (
 // soak makes long rows of some tests.
 var soak = os.Getenv("COPPICE_SOAK") == "1"
 
-// TestDialBoth: two hosts that dial each other at the same time get one trunk, which carries lanes of both,
-// and no other one comes after it.
+// TestDialBoth: two hosts that dial each other at the same time get one trunk, which carries lanes
+// of both, and no other one comes after it.
 func TestDialBoth(t *testing.T) {
 	for seed := range uint64(20) {
 		bubble(t, func(t *testing.T) {
@@ -49,8 +49,8 @@ func TestDialBoth(t *testing.T) {
 	}
 }
 
-// TestSilence: a trunk is lost when nothing has come for the silence, in whatever way the hosts are cut off;
-// its lanes hear of it, and Down comes after them. After the heal there is another trunk.
+// TestSilence: a trunk is lost when nothing has come for the silence, in whatever way the hosts are
+// cut off; its lanes hear of it, and Down comes after them. After the heal there is another trunk.
 func TestSilence(t *testing.T) {
 	for name, cut := range map[string]func(n *hoststest.Net){
 		"both ways": func(n *hoststest.Net) { n.Cut("a", "b") },
@@ -131,8 +131,8 @@ func TestShortSilence(t *testing.T) {
 	})
 }
 
-// TestBreakEverywhere: a connection that breaks after any number of bytes, in the handshake or later, costs
-// frames at the end and none before, and the hosts come together again.
+// TestBreakEverywhere: a connection that breaks after any number of bytes, in the handshake or
+// later, costs frames at the end and none before, and the hosts come together again.
 func TestBreakEverywhere(t *testing.T) {
 	step := 17
 	if testing.Short() {
@@ -183,8 +183,8 @@ func TestBreakEverywhere(t *testing.T) {
 	}
 }
 
-// TestThousandLosses: goroutines, connections and memory are at base after trunks that were lost with lanes,
-// senders and sinks that waited: a thousand with COPPICE_SOAK=1.
+// TestThousandLosses: goroutines, connections and memory are at base after trunks that were lost
+// with lanes, senders and sinks that waited: a thousand with COPPICE_SOAK=1.
 func TestThousandLosses(t *testing.T) {
 	losses := 30
 	if soak {
@@ -236,8 +236,8 @@ func usage() (goroutines, heap uint64) {
 	return uint64(runtime.NumGoroutine()), m.HeapAlloc
 }
 
-// TestJoinsAndLeaves: a host that is no longer a peer loses its trunk and is refused; as a peer again it gets
-// one. Nothing of it is left in between: 500 times with COPPICE_SOAK=1.
+// TestJoinsAndLeaves: a host that is no longer a peer loses its trunk and is refused; as a peer
+// again it gets one. Nothing of it is left in between: 500 times with COPPICE_SOAK=1.
 func TestJoinsAndLeaves(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := hoststest.NewNet(1)

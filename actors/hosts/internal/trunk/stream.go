@@ -11,8 +11,9 @@ import (
 // streamKind is the kind of the frames of a stream; their payload is its bytes.
 const streamKind = firstKind
 
-// OpenStream opens a stream of bytes to what the peer calls service, and waits as Open does. Its Close
-// ends both directions, after what was written before. A Write that has returned may still be on its way.
+// OpenStream opens a stream of bytes to what the peer calls service, and waits as Open does. Its
+// Close ends both directions, after what was written before. A Write that has returned may still be
+// on its way.
 func (t *Trunk) OpenStream(ctx context.Context, service string) (net.Conn, error) {
 	l, _, err := t.open(ctx, bitStream, []byte(service))
 	if err != nil {

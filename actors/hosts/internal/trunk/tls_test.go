@@ -86,8 +86,8 @@ func TestTLS(t *testing.T) {
 	})
 }
 
-// TestWrongCertificates: who has no certificate, or one that is not for the host, gets no trunk; both sides
-// say why, and it is a matter for a human.
+// TestWrongCertificates: who has no certificate, or one that is not for the host, gets no trunk;
+// both sides say why, and it is a matter for a human.
 func TestWrongCertificates(t *testing.T) {
 	for name, row := range map[string]struct {
 		other string // the host that is there instead of b, or b
@@ -128,7 +128,8 @@ func TestWrongCertificates(t *testing.T) {
 	}
 }
 
-// TestCertificateOfAnother: a host must be the one in its certificate, whatever it says in its hello.
+// TestCertificateOfAnother: a host must be the one in its certificate, whatever it says in its
+// hello.
 func TestCertificateOfAnother(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ca := newAuthority(t, "shop")
@@ -153,7 +154,8 @@ func TestCertificateOfAnother(t *testing.T) {
 	})
 }
 
-// TestCertificateAtStart: a certificate of another host or cluster, or none, is found when the Mesh is made.
+// TestCertificateAtStart: a certificate of another host or cluster, or none, is found when the Mesh
+// is made.
 func TestCertificateAtStart(t *testing.T) {
 	ca := newAuthority(t, "shop")
 	good := ca.files(t, "a")
@@ -177,8 +179,9 @@ func TestCertificateAtStart(t *testing.T) {
 	}
 }
 
-// TestRotation: certificates and the CA change while hosts run. Trunks that are up stay; the next handshake
-// goes by the files of then; files that cannot be used are told of, and those of before are used.
+// TestRotation: certificates and the CA change while hosts run. Trunks that are up stay; the next
+// handshake goes by the files of then; files that cannot be used are told of, and those of before
+// are used.
 func TestRotation(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		old, fresh := newAuthority(t, "shop"), newAuthority(t, "shop")
@@ -266,7 +269,8 @@ func overTCP(t testing.TB, secure bool) (hs [2]*host, addresses map[string]strin
 	return hs, addresses
 }
 
-// TestTCP: over TCP and TLS, in real time, a trunk comes up, carries frames, is lost, and comes again.
+// TestTCP: over TCP and TLS, in real time, a trunk comes up, carries frames, is lost, and comes
+// again.
 func TestTCP(t *testing.T) {
 	hs, addresses := overTCP(t, true)
 	for i := range 3 {

@@ -38,7 +38,8 @@ const (
 	goawayProtocol  = 3
 )
 
-// Trunk is a connection to another host. All methods may be called concurrently, and from callbacks.
+// Trunk is a connection to another host. All methods may be called concurrently, and from
+// callbacks.
 type Trunk struct {
 	mesh    *Mesh
 	pair    *pair
@@ -96,13 +97,13 @@ const (
 // Peer returns who is at the other end.
 func (t *Trunk) Peer() Host { return t.peer }
 
-// Open opens a lane and waits until the peer has accepted it, or until ctx or the trunk ends. info goes to
-// the peer's Config.Open, at most 4 KiB; reply is what the peer gave to Lane.Accept. What the peer
-// sends waits until Lane.Join.
+// Open opens a lane and waits until the peer has accepted it, or until ctx or the trunk ends. info
+// goes to the peer's Config.Open, at most 4 KiB; reply is what the peer gave to Lane.Accept. What
+// the peer sends waits until Lane.Join.
 //
 // Errors: a LaneEnd (see errors.As) with the peer's reason if it ended the lane instead; ErrLost;
-// fdipc.ErrFull if 1,024 lanes are open; fdipc.ErrTooBig; that of ctx, and then the lane is ended with no
-// reason.
+// fdipc.ErrFull if 1,024 lanes are open; fdipc.ErrTooBig; that of ctx, and then the lane is ended
+// with no reason.
 func (t *Trunk) Open(ctx context.Context, info []byte) (l *Lane, reply []byte, err error) {
 	return t.open(ctx, 0, info)
 }
@@ -146,7 +147,8 @@ func (t *Trunk) Close(reason string) {
 	t.close(goawayClosed, reason, fmt.Errorf("%w: closed here: %s", ErrLost, reason))
 }
 
-// close ends the trunk with the error why, once what is queued is written, for which there is little time.
+// close ends the trunk with the error why, once what is queued is written, for which there is
+// little time.
 func (t *Trunk) close(code byte, text string, why error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -231,8 +233,8 @@ func (t *Trunk) kickLocked() {
 	}
 }
 
-// put queues the n bytes of f's payload from at on, as a piece, if there are credit and room. wait means
-// that fl.wake is to be told if not.
+// put queues the n bytes of f's payload from at on, as a piece, if there are credit and room. wait
+// means that fl.wake is to be told if not.
 func (t *Trunk) put(fl *flow, f *fdipc.Frame, at, n int, wait bool) (sent bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -323,7 +325,8 @@ func (t *Trunk) write() {
 	}
 }
 
-// framesIn returns the length of the first trunk frames in b: of one, or of as many as have most bytes.
+// framesIn returns the length of the first trunk frames in b: of one, or of as many as have most
+// bytes.
 func framesIn(b []byte, most int) int {
 	n := 0
 	for n < len(b) {

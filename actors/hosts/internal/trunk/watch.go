@@ -25,8 +25,8 @@ func newWatched(c net.Conn, silence time.Duration) *watched {
 	return &watched{Conn: c, silence: silence, began: time.Now()}
 }
 
-// Read reads. A process that was stopped for a while, and not the peer, finds the deadline over when it goes
-// on: then it looks once more.
+// Read reads. A process that was stopped for a while, and not the peer, finds the deadline over
+// when it goes on: then it looks once more.
 func (c *watched) Read(b []byte) (int, error) {
 	for {
 		n, err := c.Conn.Read(b)
@@ -101,7 +101,8 @@ func (c *watched) silent() time.Duration {
 	return time.Since(c.began) - time.Duration(c.heard.Load())
 }
 
-// abort has Close drop what the kernel has not sent, which a silent peer would have it keep for minutes.
+// abort has Close drop what the kernel has not sent, which a silent peer would have it keep for
+// minutes.
 func (c *watched) abort() {
 	if tcp, ok := c.Conn.(interface{ SetLinger(sec int) error }); ok {
 		tcp.SetLinger(0) //nolint:errcheck // it is about to be closed

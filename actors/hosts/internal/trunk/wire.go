@@ -171,8 +171,8 @@ func parsePiece(h header, b []byte) (piece, error) {
 	return p, nil
 }
 
-// appendPiece appends a data frame with part of f's payload: its first n bytes if at is 0, else those from
-// at on.
+// appendPiece appends a data frame with part of f's payload: its first n bytes if at is 0, else
+// those from at on.
 func appendPiece(to []byte, lane uint32, f *fdipc.Frame, at, n int) []byte {
 	var bits uint8
 	if f.Lane == fdipc.Data {
@@ -211,8 +211,8 @@ type assembly struct {
 	total int
 }
 
-// add adds the next piece; done means that the frame is whole. The buffer grows as the bytes come, so what
-// a peer announces costs nothing.
+// add adds the next piece; done means that the frame is whole. The buffer grows as the bytes come,
+// so what a peer announces costs nothing.
 func (a *assembly) add(p piece) (done bool, err error) {
 	if !p.continues {
 		a.frame, a.total = p.frame, p.total
@@ -289,8 +289,8 @@ func parseHello(b []byte) (hello, error) {
 	return h, nil
 }
 
-// ValidName reports whether s can be the name of a cluster or a host, or a boot: 1 to 63 letters, digits,
-// hyphens, underscores and dots, and no dot or hyphen first.
+// ValidName reports whether s can be the name of a cluster or a host, or a boot: 1 to 63 letters,
+// digits, hyphens, underscores and dots, and no dot or hyphen first.
 func ValidName(s string) bool {
 	for i, c := range []byte(s) {
 		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || i > 0 && (c == '.' || c == '-')
