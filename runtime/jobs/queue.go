@@ -19,6 +19,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/jobs/internal/rules"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -173,11 +174,7 @@ func (q *queueActor) ask(ctx actor.Context) {
 
 // server returns the actor of a worker that gets its calls.
 func (q *queueActor) server(worker int) *actor.PID {
-	address := strconv.Itoa(worker)
-	if boot := actors.Boot(q.self.Address); boot != "" {
-		address = boot + "." + address
-	}
-	return actor.NewPID(address, serverName)
+	return actor.NewPID(childproto.Address(actors.Boot(q.self.Address), worker), serverName)
 }
 
 func (q *queueActor) start(ctx actor.Context) {
