@@ -122,10 +122,9 @@ func (r *singletonRun) loop(ctx context.Context) error {
 			asked = nil
 			ev = singleton.Event{Kind: singleton.Stop}
 		case <-n.done:
-			if !r.running {
-				return fmt.Errorf("hosts: singleton %q: %w", r.spec.Name, ErrNamesClosed)
+			if r.running {
+				<-r.answers // its context has ended
 			}
-			<-r.answers // its context has ended
 			return fmt.Errorf("hosts: singleton %q: %w", r.spec.Name, ErrNamesClosed)
 		case <-changed:
 			changed, ev = r.look()
