@@ -78,9 +78,9 @@
 // In a cluster each address is boot.id, and an actor of another host is asked, sent to and
 // monitored by its PID or by [System.LookupAt] as any other. What differs: while no trunk leads to
 // its host all that is [ErrUnreachable], which says nothing of the actor; handles cannot leave
-// their host ([ErrForeign]); a call that changes a name does not wait for other hosts. A host that is
-// started anew has another boot, and what ran before is down. A PID of [System.Lookup] in a message
-// means a name in the reader's tree.
+// their host ([ErrForeign]); a call that changes a name does not wait for other hosts. A host that
+// is started anew has another boot, and what ran before is down. A PID of [System.Lookup] in a
+// message means a name in the reader's tree.
 //
 // # Duties of the owner of the processes
 //

@@ -11,10 +11,10 @@
 //	})
 //	answer, err := actors.Ask[string](ctx, s, s.LookupAt("b", "web/0/cache"), "key") // in any process
 //
-// The other is what they agree by: an Engine, with linearizable transactions, leases and an
-// ordered watch; Names, a host's session with it, which
-// registers names of the cluster, each with one holder; fences, by which a holder that has lost its
-// name is known from the newest; and singletons, which run on the host that holds their name.
+// The other is what they agree by: an Engine, with linearizable transactions, leases and an ordered
+// watch; Names, a host's session with it, which registers names of the cluster, each with one
+// holder; fences, by which a holder that has lost its name is known from the newest; and
+// singletons, which run on the host that holds their name.
 //
 //	names, err := hosts.NewNames(engine, hosts.NamesConfig{Cluster: "shop", Host: "a"})
 //	holding, err := names.Register(ctx, "billing", []byte("what others are told"))
