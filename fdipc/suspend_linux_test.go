@@ -597,9 +597,11 @@ func TestSuspendHalfClosed(t *testing.T) {
 					t.Fatal(s)
 				}
 				state, fds := image(t, a.Conn)
+				before := b.Stats().PacketsSent
 				for _, l := range []fdipc.Lane{fdipc.Data, fdipc.Control} {
 					b.send(t, &fdipc.Frame{Kind: kind, Lane: l, Payload: []byte(l.String())})
 				}
+				till(t, "packet of each lane", nil, func() bool { return b.Stats().PacketsSent >= before+2 }) // what is queued dies with b
 				if row.want == io.EOF {
 					b.Close()
 					wait(t, "end", b.Done())
