@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
@@ -85,6 +86,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	up := make(chan *Runtime, 1)
 	var turns chan chan<- struct{} // nil when no goroutine handles the signals
+	var last sync.Mutex            // locked for good by what ends the program: the end of the tree, or a second signal
 	if cfg.Service.Signals {
 		turns = make(chan chan<- struct{})
 		survivePipeSignal()
@@ -92,7 +94,7 @@ func Run(ctx context.Context, cfg Config) error {
 		defer close(done)
 		inbox := newSignalInbox()
 		cfg.asked = func() bool { return inbox.stops(turns) || ctx.Err() != nil }
-		go handleSignals(inbox, cfg, con, up, done, stop, systemd.ended, turns) // ends soon after Run
+		go handleSignals(inbox, cfg, con, up, done, stop, systemd.ended, &last, turns) // ends soon after Run
 	}
 	err := run(ctx, cfg, func(rt *Runtime) func() {
 		up <- rt
@@ -100,6 +102,7 @@ func Run(ctx context.Context, cfg Config) error {
 		rt.manager.Store(systemd) // from now on a reload is reported to systemd
 		return stopping
 	})
+	last.Lock() // after a second signal Run does not return: what it killed looks like an orderly end
 	systemd.ended(err)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -80,6 +81,7 @@ type signalActions struct {
 	log     *slog.Logger
 	stop    func()      // asks the tree to end
 	ended   func(error) // reports why the program is about to exit
+	last    *sync.Mutex // of what ends the program
 	rt      *Runtime    // nil until the tree is up
 	tick    *time.Timer
 	reloads chan *Runtime // capacity 1; a reload uses the configuration of the time when it begins
@@ -89,15 +91,15 @@ type signalActions struct {
 
 // handleSignals acts on the signals of the program until done is closed, as [Service] describes,
 // and closes the inbox. up delivers the tree once it has started; stop asks it to end; ended
-// reports why the program is about to exit. It closes each channel that turns delivers, which shows
-// that it takes its turns.
-func handleSignals(in signalInbox, cfg Config, con console, up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error), turns <-chan chan<- struct{}) {
+// reports why the program is about to exit, which it does with last locked. It closes each channel
+// that turns delivers, which shows that it takes its turns.
+func handleSignals(in signalInbox, cfg Config, con console, up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error), last *sync.Mutex, turns <-chan chan<- struct{}) {
 	defer in.close()
 	rules := signalrules.New(signalrules.Config{
 		Echo: cfg.Service.signalEcho(), Terminal: sentByTerminal, Starting: func() bool { return starting() != nil },
 	})
 	do := signalActions{
-		console: con, log: cfg.Logger, stop: stop, ended: ended, tick: time.NewTimer(0),
+		console: con, log: cfg.Logger, stop: stop, ended: ended, last: last, tick: time.NewTimer(0),
 		reloads: make(chan *Runtime, 1), trees: make(chan *Runtime, 1), scales: make(chan int, 1),
 	}
 	do.begin()
@@ -190,6 +192,9 @@ func (do *signalActions) perform(e signalrules.Effect) {
 	case signalrules.Stop:
 		do.stop()
 	case signalrules.Kill:
+		if !do.last.TryLock() {
+			return // the tree has ended meanwhile
+		}
 		killAll()
 		err := errors.New("coppice: second signal: killing what is left")
 		do.line(err)
