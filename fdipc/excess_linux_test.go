@@ -149,3 +149,33 @@ func TestShareOfDescriptors(t *testing.T) {
 		t.Errorf("of %d credits: %d, want at most %d", maxCredits, got, most)
 	}
 }
+
+// TestFrameInTime has a frame that came whole cost nothing later, and one that does not the Conn.
+func TestFrameInTime(t *testing.T) {
+	r := hostile(t)
+	r.c.cfg.assemblyTick = time.Hour // the test ticks
+	late := func() error {
+		for range assemblyTicks {
+			r.parts[Control].assembly.tick(r.c)
+		}
+		return r.c.Err()
+	}
+	for range 2 {
+		if _, err := r.send(t, true, 0); err != nil {
+			t.Fatal(err)
+		}
+		last := &piece{pieceHeader: pieceHeader{kind: 100, bits: pieceCont}, payload: []byte{1}}
+		if err := r.handlePiece(last, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := late(); err != nil {
+			t.Fatalf("after a whole frame: %v", err)
+		}
+	}
+	if _, err := r.send(t, true, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := late(); !errors.Is(err, ErrExcess) {
+		t.Fatalf("in a frame that does not become whole: %v", err)
+	}
+}

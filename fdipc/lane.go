@@ -188,7 +188,7 @@ func (l *lane) putLocked(f *Frame, entries []handleEntry) {
 		}
 		n := 0
 		if next == len(entries) {
-			n = min(len(payload), sendPacket-len(b))
+			n = min(len(payload), maxPacket-len(b))
 		}
 		b = append(b, payload[:n]...)
 		payload = payload[n:]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,9 +34,9 @@ type partialFrame struct {
 	trace       TraceContext
 	payload     []byte
 	handles     []*Handle
-	handleCount int           // handles that came, those that were refused at once too
-	lost        uint8         // why its handles must be refused; 0: they need not
-	done        chan struct{} // closed when it is whole or given up; nil if nothing waits for that
+	handleCount int       // handles that came, those that were refused at once too
+	lost        uint8     // why its handles must be refused; 0: they need not
+	assembly    *assembly // nil: there was no such frame yet
 }
 
 // run receives until the end. It returns io.EOF when the peer closed.
@@ -332,32 +333,39 @@ func maxHeld(credits int) int64 {
 // which this process was stopped itself counts for one tick.
 const assemblyTicks = 30
 
-// limitAssembly ends the Conn if whole is not closed in time.
-func (c *Conn) limitAssembly(whole <-chan struct{}) {
-	tick := time.NewTicker(c.cfg.assemblyTick)
-	defer tick.Stop()
-	for range assemblyTicks {
-		select {
-		case <-whole:
-			return
-		case <-c.ending:
-			return
-		case <-tick.C:
-		}
-	}
-	c.fail(fmt.Errorf("%w: a frame has not become whole in %v", ErrExcess, assemblyTicks*c.cfg.assemblyTick))
+// assembly ends the Conn if a frame is not whole in time.
+type assembly struct {
+	timer *time.Timer
+	ticks atomic.Int32 // since the first piece; below 0: no frame is on its way
 }
 
 // begin bounds the time in which the frame must become whole.
 func (t *partialFrame) begin(c *Conn) {
-	t.done = make(chan struct{})
-	go c.limitAssembly(t.done) // ends with the frame, or the Conn
+	if t.assembly == nil {
+		a := new(assembly)
+		a.timer = time.AfterFunc(time.Hour, func() { a.tick(c) })
+		t.assembly = a
+	}
+	t.assembly.ticks.Store(0)
+	t.assembly.timer.Reset(c.cfg.assemblyTick)
+}
+
+// tick is the timer's. It may come late, after the frame's end.
+func (a *assembly) tick(c *Conn) {
+	n := a.ticks.Load()
+	switch {
+	case n < 0 || c.ended.Load() || !a.ticks.CompareAndSwap(n, n+1):
+	case n+1 == assemblyTicks:
+		c.fail(fmt.Errorf("%w: a frame has not become whole in %v", ErrExcess, assemblyTicks*c.cfg.assemblyTick))
+	default:
+		a.timer.Reset(c.cfg.assemblyTick)
+	}
 }
 
 func (t *partialFrame) finish() {
-	if t.done != nil {
-		close(t.done)
-		t.done = nil
+	if t.assembly != nil {
+		t.assembly.ticks.Store(-1)
+		t.assembly.timer.Stop()
 	}
 }
 

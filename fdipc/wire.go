@@ -37,8 +37,8 @@ const (
 	entryHead = 12
 	traceLen  = len(TraceContext{})
 
-	// maxPacket bounds a packet; a receiver must take that much. sendPacket is
-	// where our sender starts a new one.
+	// maxPacket bounds a packet; a receiver must take that much. sendPacket is where our sender
+	// starts a new one, but for pieces of a longer frame, which fill theirs.
 	maxPacket  = 64 << 10
 	sendPacket = 32 << 10
 
