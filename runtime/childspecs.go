@@ -45,7 +45,7 @@ func (rt *Runtime) specOf(n *node, up <-chan struct{}) supervisor.ChildSpec {
 	switch s := n.spec.(type) {
 	case Pool:
 		kind := workerPool
-		if s.gateway {
+		if s.ofHost && s.Name == childproto.GatewayName {
 			kind = gatewayPool
 		}
 		return rt.poolSpec(n.path, kind, s, up)

@@ -79,9 +79,10 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Hosts joins the tree to trees on other hosts, from its start on: it cannot join later. Then
-	// the tree has a pool gateway before its other children. A reload leaves the gateway as it is;
-	// after an upgrade [Runtime.Restart] of it brings the new program, and cuts the lanes to other
-	// hosts. nil = the tree is alone.
+	// the tree has a pool gateway before its other children, and a pool member if this host runs a
+	// part of the cluster's engine. A reload leaves both as they are, and so does an upgrade; then
+	// [Runtime.Restart] of the gateway brings the new program, and cuts the lanes to other hosts.
+	// nil = the tree is alone.
 	Hosts Cluster
 
 	Hooks Hooks

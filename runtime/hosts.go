@@ -26,6 +26,10 @@ type Cluster interface {
 	// one lives: Listen shares the socket. RunGateway calls Ready when it can be the gateway, and
 	// is it from the call of its actors.Gateway's Begin on.
 	RunGateway(ctx context.Context, g actors.GatewayProcess) error
+
+	// Member returns what runs this host's part of what the hosts agree by, until ctx ends; nil if
+	// it has none. It is called in a process of its own, which runs no other code of the user.
+	Member() func(ctx context.Context) error
 }
 
 // gatewayProcess is a worker as a gateway.
@@ -37,12 +41,26 @@ func (g gatewayProcess) Listen(ctx context.Context, network, address string) (ne
 	return g.ListenSpec(ctx, ListenerSpec{Network: network, Address: address, Policy: netactor.Shared})
 }
 
-// gatewayOf returns the pool of the gateway, the first child of the tree.
-func gatewayOf(c Cluster, isolation Isolation) Pool {
-	return Pool{
-		Name: childproto.GatewayName, Size: 1, Isolation: isolation, Intensity: listenerIntensity, Shutdown: listenerShutdown, gateway: true,
+// hostPools returns the pools that a tree in a cluster has before its own children. That of the
+// gateway is the first.
+func hostPools(c Cluster, isolation Isolation) []ChildSpec {
+	gateway := Pool{
+		Name: childproto.GatewayName, Size: 1, Isolation: isolation, Intensity: listenerIntensity, Shutdown: listenerShutdown, ofHost: true,
 		Worker: func(ctx context.Context, w *Worker) error { return c.RunGateway(ctx, gatewayProcess{w}) },
 	}
+	run := c.Member()
+	if run == nil {
+		return []ChildSpec{gateway}
+	}
+	return []ChildSpec{gateway, Pool{
+		Name: childproto.MemberName, Size: 1, Intensity: memberIntensity, Shutdown: memberShutdown, ofHost: true,
+		Worker: func(ctx context.Context, w *Worker) error {
+			if err := w.Ready(); err != nil { // the others do not wait for an engine
+				return err
+			}
+			return run(ctx)
+		},
+	}}
 }
 
 // hostOf returns the name of the host in a cluster; "" if there is none.

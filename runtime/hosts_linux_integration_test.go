@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -24,6 +26,15 @@ import (
 type testCluster struct{ name string }
 
 func (c testCluster) HostName() string { return c.name }
+
+// Member returns one that says who it is.
+func (c testCluster) Member() func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		fmt.Printf("member %d of %s\n", os.Getpid(), c.name)
+		<-ctx.Done()
+		return nil
+	}
+}
 
 func (c testCluster) Validate() error {
 	if c.name == "" {
@@ -98,7 +109,7 @@ func afterGateway(ctx context.Context, w *coppice.Worker) error {
 }
 
 // TestGatewayOfATree: in a cluster the gateway is up before the other children, addresses have the
-// boot, a reload leaves the gateway, and one that is killed has a successor.
+// boot, a reload leaves the gateway and the member, and those that are killed have successors.
 func TestGatewayOfATree(t *testing.T) {
 	p := startTree(t, "on a host")
 	ask := func() []string {
@@ -132,26 +143,36 @@ func TestGatewayOfATree(t *testing.T) {
 			t.Errorf("%d gateways", len(c.Children))
 		}
 	}
-	var pid int
-	if _, err := fmt.Sscan(who[0], &pid); err != nil {
-		t.Fatal(err)
+	members := regexp.MustCompile(`member (\d+) of a`)
+	runtimetest.Eventually(t, "the member says who it is", func() bool { return members.MatchString(p.output.String()) })
+	for _, number := range []string{who[0], members.FindStringSubmatch(p.output.String())[1]} {
+		pid, err := strconv.Atoi(number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	runtimetest.Eventually(t, "there is another member, and one only", func() bool {
+		return len(members.FindAllString(p.output.String(), -1)) == 2
+	})
 	runtimetest.Eventually(t, "there is another gateway", func() bool {
 		now := ask()
 		return now[0] != who[0] && now[1] > who[1] && now[3] == "1"
 	})
 }
 
-// TestUpgradeOnAHost: an upgrade leaves the boot and the gateway, which hears that it is the
-// gateway of the new master too; a program without the cluster is refused.
+// TestUpgradeOnAHost: an upgrade leaves the boot, the member and the gateway, which hears that it is
+// the gateway of the new master too; a program without the cluster is refused.
 func TestUpgradeOnAHost(t *testing.T) {
 	u := startUpgradedTree(t, "upgraded on a host", "")
 	before := strings.Fields(u.Await(`^gateway of (.*) <nil>$`)[1])
 	u.upgrade("alone", "Config.Hosts names the host")
 	u.upgrade("", "gateway of ")
+	if n := u.printed("member "); n != 0 {
+		t.Errorf("%d members were started", n)
+	}
 	runtimetest.Eventually(t, "the new master tells", func() bool { return u.printed("gateway of "+before[0]+" "+before[1]+" ") == 1 })
 }
 

@@ -19,6 +19,13 @@ const (
 // listenerShutdown bounds the stop of the listener process, which has nothing under way then.
 const listenerShutdown = 2 * time.Second
 
+// memberShutdown bounds the stop of the member, which closes its log.
+const memberShutdown = 5 * time.Second
+
+// memberIntensity is the restart budget of the member: none. What it has to say is in its log, and
+// the tree goes on without it.
+var memberIntensity = supervisor.Intensity{Max: 1 << 20, Period: 10 * time.Second}
+
 // listenerIntensity is the restart budget of the listener process, which has a separate supervisor.
 var listenerIntensity = supervisor.Intensity{Max: 100, Period: 10 * time.Second}
 

@@ -60,7 +60,7 @@ func (cs *pools) find(path string) (*poolDriver, error) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	i := slices.IndexFunc(cs.all, func(c *poolDriver) bool {
-		return c.kind.ofConfig && (path == "" && !c.pool.gateway || c.path == path)
+		return c.kind.ofConfig && (path == "" && !c.pool.ofHost || c.path == path)
 	})
 	if i < 0 {
 		if i = slices.IndexFunc(cs.all, func(c *poolDriver) bool { return c.path == path+"/workers" }); i >= 0 { // path is a pool of jobs

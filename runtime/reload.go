@@ -245,9 +245,9 @@ func (l *gaveUpPools) await(ctx context.Context, enlisted, ended <-chan struct{}
 }
 
 // behind returns the drivers of the pools that do not have the generation, without those in but,
-// and without the gateway: its end cuts all lanes to other hosts.
+// and without the gateway, whose end cuts all lanes to other hosts, and the member.
 func (rt *Runtime) behind(generation int, but []*poolDriver) []*poolDriver {
 	return slices.DeleteFunc(rt.pools.list(), func(c *poolDriver) bool {
-		return int(c.generation.Load()) == generation || c.pool.gateway || slices.Contains(but, c)
+		return int(c.generation.Load()) == generation || c.pool.ofHost || slices.Contains(but, c)
 	})
 }

@@ -124,7 +124,7 @@ type Pool struct {
 	Recycle   Recycle        // which workers are replaced for having done their share; zero = none
 	ScaleDown ScaleDownOrder // which workers go when the pool is scaled down; the youngest by default
 
-	gateway bool // it is the tree's own
+	ofHost bool // it is the tree's own: of the gateway, or of the member
 }
 
 // A Rollout describes how a reload or a recycling goes through the slots of a pool.

@@ -87,7 +87,7 @@ func (n *node) reserves(name string) bool {
 // pool returns the path of the pool at path; "" means the first pool. If there is none, it returns
 // "".
 func (n *node) pool(path string) string {
-	if p, ok := n.spec.(Pool); ok && (path == "" && !p.gateway || path == n.path) {
+	if p, ok := n.spec.(Pool); ok && (path == "" && !p.ofHost || path == n.path) {
 		return n.path
 	}
 	for _, c := range n.children() {

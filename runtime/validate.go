@@ -20,7 +20,7 @@ func parseTree(cfg Config) (*node, error) {
 		if err := cfg.Hosts.Validate(); err != nil {
 			bad("", "Hosts", "Cluster", err.Error())
 		}
-		children = append([]ChildSpec{gatewayOf(cfg.Hosts, cfg.ListenerIsolation)}, children...)
+		children = append(hostPools(cfg.Hosts, cfg.ListenerIsolation), children...)
 	}
 	if len(children) == 0 {
 		bad("", "Children", "[]", "a tree needs at least one child")

@@ -39,6 +39,7 @@ const (
 	ListenersName = "listeners" // the supervisor of the listener process
 	ListenerName  = "listener"
 	GatewayName   = "gateway" // the pool of the gateway to other hosts
+	MemberName    = "member"  // the pool of this host's part of the engine of a cluster
 )
 
 // MasterID is the ID of the master.
