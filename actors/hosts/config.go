@@ -38,6 +38,10 @@ type Config struct {
 	// to 1 min. Zero = 2 s.
 	Silence time.Duration
 
+	// Engine is what the hosts agree by, the same on each: hosts/etcd has one that runs in the hosts
+	// themselves, and one for an etcd of your own. nil = there are no names of the cluster.
+	Engine EngineSpec
+
 	// Logger gets what a human must see to: hosts that are refused, certificates that cannot be
 	// read. nil = slog.Default().
 	Logger *slog.Logger
@@ -91,7 +95,55 @@ func (c *Config) Validate() error {
 	if c.Silence != 0 && (c.Silence < 100*time.Millisecond || c.Silence > time.Minute) {
 		bad("Silence", c.Silence, "is not between 100 ms and 1 min")
 	}
+	if c.Engine != nil {
+		if err := c.Engine.Validate(c.Name); err != nil {
+			bad("Engine", "", err.Error())
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// Pauses between two runs of a member that ends by itself.
+const (
+	firstMemberPause = 500 * time.Millisecond
+	maxMemberPause   = 30 * time.Second
+	memberWell       = time.Minute // a run of that length counts as good
+)
+
+// Member returns what runs this host's part of the engine; nil if it has none. Package runtime
+// calls it.
+func (c *Config) Member() func(ctx context.Context) error {
+	m, ok := c.Engine.(MemberSpec)
+	if !ok || m.Member(c.Name) == nil {
+		return nil
+	}
+	return func(ctx context.Context) error {
+		pause := firstMemberPause
+		for ctx.Err() == nil {
+			begun := time.Now()
+			err := m.Member(c.Name)(ctx)
+			if ctx.Err() != nil {
+				return err
+			}
+			if time.Since(begun) > memberWell {
+				pause = firstMemberPause
+			}
+			c.log().Error("hosts: this host's member of the engine has ended", "err", err, "again in", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			pause = min(2*pause, maxMemberPause)
+		}
+		return nil
+	}
+}
+
+func (c *Config) log() *slog.Logger {
+	if c.Logger == nil {
+		return slog.Default()
+	}
+	return c.Logger
 }
 
 // isName reports whether s can be the name of a cluster or a host. A dot stands behind the boot in

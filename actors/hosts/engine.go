@@ -65,11 +65,26 @@ type Engine interface {
 	Close() error
 }
 
-// An EngineSpec says how a host comes to its engine: a value in the configuration.
+// An EngineSpec says how the processes of a host come to the engine of the cluster. It is a value,
+// in Config.Engine.
 type EngineSpec interface {
-	// Open returns the engine, owned by the caller, when it can be asked, though it may have no
-	// majority yet. Bad values are refused at once. ctx ends the wait.
-	Open(ctx context.Context, host string) (Engine, error)
+	// Validate returns what is wrong with it on the host of that name, joined.
+	Validate(host string) error
+	// Open connects this process, which may be any of the host. It waits for nobody: the engine may
+	// be there later. The result is the caller's to close.
+	Open(host string) (Engine, error)
+}
+
+// A MemberSpec is an EngineSpec of an engine that runs on the hosts themselves, whose members reach
+// each other through the trunks.
+type MemberSpec interface {
+	EngineSpec
+	// Member returns what runs the part of a host until ctx ends; nil if it has none. It runs in a
+	// process of its own, whose working directory and environment are its, and is called again when
+	// it returns.
+	Member(host string) func(ctx context.Context) error
+	// Joints returns what the gateway of a host carries for the engine.
+	Joints(host string) ([]Tunnel, []TunnelService)
 }
 
 // A Lease names a lease of an engine. 0 is none.

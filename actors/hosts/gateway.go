@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -23,14 +24,17 @@ const endGrace = 2 * time.Second
 // Package runtime calls it.
 func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error {
 	g := &gateway{
-		log: c.Logger, boot: actors.Boot(p.System().Address()), begun: make(chan struct{}),
+		log: c.log(), boot: actors.Boot(p.System().Address()), begun: make(chan struct{}),
 		splices: make(map[*splice]struct{}), offers: make(map[uint64]*offeredLane), up: make(map[string]*trunk.Trunk),
-	}
-	if g.log == nil {
-		g.log = slog.Default()
 	}
 	cfg := c.trunks(g.boot, p.Incarnation())
 	cfg.Open, cfg.Up, cfg.Down, cfg.Failed = g.opened, g.hostUp, g.hostDown, g.failed
+	engine := tunnels{log: g.log}
+	var sockets []Tunnel
+	if m, ok := c.Engine.(MemberSpec); ok {
+		sockets, engine.services = m.Joints(c.Name)
+	}
+	cfg.Stream = func(t *trunk.Trunk, service string, s net.Conn) { engine.take(ctx, t, service, s) }
 	var err error
 	if g.mesh, err = trunk.New(cfg); err != nil {
 		return fmt.Errorf("hosts: %w", err)
@@ -54,6 +58,11 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 	served := make(chan error, 1)
 	go func() { served <- g.mesh.Serve(ln) }() // ends with the mesh
 	g.mesh.SetPeers(c.Peers)
+	over := make(chan struct{})
+	defer func() { <-over }()
+	carry, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { defer close(over); engine.serve(carry, g.mesh, sockets) }() // until the gateway ends
 	select {
 	case err := <-served:
 		return fmt.Errorf("hosts: %w", err)

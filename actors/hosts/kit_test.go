@@ -29,6 +29,7 @@ type cluster struct {
 	t       *testing.T
 	net     *hoststest.Net
 	silence time.Duration
+	engines map[string]hosts.EngineSpec // by host
 
 	mu    sync.Mutex
 	hosts map[string]*tree
@@ -175,7 +176,7 @@ func (tr *tree) startGateway() {
 	tr.gateway = p
 	cfg := &hosts.Config{
 		Cluster: "shop", Name: tr.name, Listen: tr.name + ":1", Peers: hosts.Static{"a": "a", "b": "b", "c": "c"}, Silence: tr.c.silence,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Engine: tr.c.engines[tr.name],
 	}
 	cfg.SetDial(func(ctx context.Context, address string) (net.Conn, error) {
 		return tr.c.net.Dial(ctx, tr.name, address)

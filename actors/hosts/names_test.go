@@ -18,7 +18,7 @@ import (
 // join has a host begin a session, and end it with the test.
 func join(t *testing.T, m *hoststest.Memory, cfg hosts.NamesConfig) *hosts.Names {
 	t.Helper()
-	e, err := m.Open(t.Context(), cfg.Host)
+	e, err := m.Open(cfg.Host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +299,7 @@ func TestLateDelete(t *testing.T) {
 		if err := held.Release(hasty); !errors.Is(err, hosts.ErrUnavailable) {
 			t.Errorf("release in doubt: %v", err)
 		}
-		admin, err := m.Open(t.Context(), "admin")
+		admin, err := m.Open("admin")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -341,7 +341,7 @@ func TestClaimMeets(t *testing.T) {
 				m := hoststest.NewMemory()
 				a := join(t, m, hosts.NamesConfig{Host: "a", Boot: "boot-a"})
 				live(t, a)
-				admin, err := m.Open(t.Context(), "admin")
+				admin, err := m.Open("admin")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -409,7 +409,7 @@ func TestTakenAway(t *testing.T) {
 		m := hoststest.NewMemory()
 		a := join(t, m, hosts.NamesConfig{Host: "a"})
 		one, two := register(t, a, "one", ""), register(t, a, "two", "")
-		admin, err := m.Open(t.Context(), "admin")
+		admin, err := m.Open("admin")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -504,7 +504,7 @@ func TestClose(t *testing.T) {
 func TestBadNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := hoststest.NewMemory()
-		e, err := m.Open(t.Context(), "a")
+		e, err := m.Open("a")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,23 +15,17 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/coppice-go/coppice/actors/hosts"
 )
 
-// info has etcd read the files again at each handshake. A CA alone is enough for a client.
-func info(t hosts.TLS) transport.TLSInfo {
-	return transport.TLSInfo{CertFile: t.Cert, KeyFile: t.Key, TrustedCAFile: t.CA, MinVersion: tls.VersionTLS13}
-}
-
-func validate(t hosts.TLS, field string) error {
-	if (t.Cert == "") != (t.Key == "") {
-		return fmt.Errorf("%s: Cert %q and Key %q: both or neither", field, t.Cert, t.Key)
-	}
-	return nil
-}
+// reconnect is how soon a connection is tried again that was refused, as those to a member are that
+// is being started.
+var reconnect = backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond}
 
 // External is an etcd that runs by itself. It is a value: compared, logged; the password is in it.
 type External struct {
@@ -40,20 +34,31 @@ type External struct {
 	Username, Password string    // of etcd's authentication; "": none
 }
 
-// Open connects. It does not wait for etcd to answer.
-func (x External) Open(_ context.Context, _ string) (hosts.Engine, error) {
+// Validate does what hosts.EngineSpec says.
+func (x External) Validate(string) error {
+	var errs []error
 	if len(x.Endpoints) == 0 {
-		return nil, errors.New("hosts/etcd: External.Endpoints: none")
+		errs = append(errs, errors.New("External.Endpoints: none"))
 	}
-	if err := validate(x.TLS, "External.TLS"); err != nil {
+	if (x.TLS.Cert == "") != (x.TLS.Key == "") {
+		errs = append(errs, fmt.Errorf("External.TLS: Cert %q and Key %q: both or neither", x.TLS.Cert, x.TLS.Key))
+	}
+	return errors.Join(errs...)
+}
+
+// Open does what hosts.EngineSpec says.
+func (x External) Open(host string) (hosts.Engine, error) {
+	if err := x.Validate(host); err != nil {
 		return nil, fmt.Errorf("hosts/etcd: %w", err)
 	}
 	cfg := clientv3.Config{
 		Endpoints: x.Endpoints, Username: x.Username, Password: x.Password, Logger: zap.NewNop(),
+		DialOptions:       []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: time.Second})},
 		DialKeepAliveTime: 2 * time.Second, DialKeepAliveTimeout: 2 * time.Second, PermitWithoutStream: true,
 	}
 	if x.TLS != (hosts.TLS{}) {
-		config, err := info(x.TLS).ClientConfig()
+		info := transport.TLSInfo{CertFile: x.TLS.Cert, KeyFile: x.TLS.Key, TrustedCAFile: x.TLS.CA, MinVersion: tls.VersionTLS13}
+		config, err := info.ClientConfig() // which reads the files of the certificate again at each handshake
 		if err != nil {
 			return nil, fmt.Errorf("hosts/etcd: External.TLS: %w", err)
 		}
@@ -73,7 +78,6 @@ type client struct {
 	closed context.Context // ends with Close
 	end    context.CancelFunc
 	once   sync.Once
-	member func() error // of an embedded etcd: ends it; else nil
 	err    error
 }
 
@@ -217,14 +221,11 @@ func (c *client) Revoke(ctx context.Context, l hosts.Lease) error {
 	return c.fail(ctx, "revoke", err)
 }
 
-// Close ends the connection, and an embedded etcd with it.
+// Close ends the connection.
 func (c *client) Close() error {
 	c.once.Do(func() {
 		c.end()
 		c.err = c.c.Close()
-		if c.member != nil {
-			c.err = errors.Join(c.err, c.member())
-		}
 	})
 	return c.err
 }

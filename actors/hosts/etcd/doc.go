@@ -1,10 +1,8 @@
 // Package etcd is an engine of package hosts on etcd: embedded in the programs of the cluster, or
 // one that runs by itself. Both are the same client, and pass the checks of hoststest.
 //
-//	hosts' engine: etcd.Embedded{Dir: "/var/lib/shop", Seats: map[string]string{
-//		"a": "https://10.0.0.1:2380", "b": "https://10.0.0.2:2380", "c": "https://10.0.0.3:2380",
-//	}, TLS: hosts.TLS{Cert: "a.pem", Key: "a.key", CA: "shop.pem"}}
-//	or: etcd.External{Endpoints: []string{"https://etcd.internal:2379"}, TLS: hosts.TLS{CA: "ca.pem"}}
+//	hosts.Config{…, Engine: etcd.Embedded{Dir: "/var/lib/shop", Seats: []string{"a", "b", "c"}}}
+//	or Engine: etcd.External{Endpoints: []string{"https://etcd.internal:2379"}, TLS: hosts.TLS{CA: "ca.pem"}}
 //
 // # What a user has to know
 //

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -21,16 +19,16 @@ import (
 	"github.com/coppice-go/coppice/actors/hosts"
 )
 
-// Embedded is an etcd that runs in the programs of the cluster: this process is a member of it.
+// Embedded is an etcd that runs on the hosts of the cluster, in a process of each that has a seat.
+// Its members reach each other, and hosts without a seat reach it, through the trunks: it opens no
+// port, and who has no certificate of the cluster has no way to it.
 type Embedded struct {
-	// Dir is where this seat's state is, this process's alone; it is made with mode 0700 if it is
-	// not there. It has to outlive the process, and must not be given to another seat.
+	// Dir is where the state of this host's seat is, and the sockets of the engine; it is made with
+	// mode 0700 if it is not there. It has to outlive the host's processes, and must not be given to
+	// another host. A relative path begins at the working directory of the program.
 	Dir string
-	// Seats are the hosts that vote, with the URL by which the others reach each: an odd number of
-	// them, the same on every host. https needs TLS; http is for loopback addresses only;
-	// unix://name:80 is the socket "name:80" in the working directory.
-	Seats map[string]string
-	TLS   hosts.TLS // between the seats: both sides are verified
+	// Seats are the hosts that vote: 1, 3, 5 or 7 of them, the same on every host.
+	Seats []string
 	// Tick and Election are etcd's heartbeat and election timeout. Zero: 50 ms and 500 ms, for
 	// hosts whose round trip is below 50 ms; an Election is 5 to 50 Ticks.
 	Tick, Election time.Duration
@@ -45,7 +43,28 @@ type Embedded struct {
 // end.
 const maxSocketPath = 107
 
-func (x *Embedded) validate(host string) error {
+// The services of a seat.
+const (
+	raftService   = "etcd raft"
+	clientService = "etcd client"
+)
+
+// path returns the absolute path of a file of Dir.
+func (x Embedded) path(name string) string {
+	path, err := filepath.Abs(filepath.Join(x.Dir, name))
+	if err != nil { // there is no working directory
+		return filepath.Join("/", x.Dir, name)
+	}
+	return path
+}
+
+// peer is the URL of a seat, the same on every host. What dials it takes the part behind the
+// slashes for a path, from the member's working directory on: there the host's gateway listens, for
+// all seats but its own. It has to look like a host with a port.
+func peer(seat string) string { return "unix://" + seat + ".peer:80" }
+
+// Validate does what hosts.EngineSpec says.
+func (x Embedded) Validate(host string) error {
 	var errs []error
 	bad := func(field, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("Embedded."+field+": "+format, args...))
@@ -54,86 +73,139 @@ func (x *Embedded) validate(host string) error {
 		bad("Dir", "none")
 	}
 	switch n := len(x.Seats); {
-	case x.Seats[host] == "":
-		bad("Seats", "host %q is none of %q", host, slices.Sorted(maps.Keys(x.Seats)))
 	case n == 2:
 		bad("Seats", "two: when either fails there is no majority, which is worse than one; take one or three")
 	case n%2 == 0 || n > 7:
 		bad("Seats", "%d: take 1, 3, 5 or 7", n)
 	}
-	if err := validate(x.TLS, "Embedded.TLS"); err != nil {
-		errs = append(errs, err)
-	}
-	secure := x.TLS.Cert != "" && x.TLS.CA != ""
-	for _, seat := range slices.Sorted(maps.Keys(x.Seats)) {
-		at := x.Seats[seat]
-		u, err := url.Parse(at)
-		if err != nil {
-			bad("Seats", "%q: %w", seat, err)
-			continue
+	longest := "client.sock"
+	for i, seat := range x.Seats {
+		if seat == "" || strings.Trim(seat, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+			bad("Seats", "%q cannot be the name of a host", seat)
 		}
-		switch ip := net.ParseIP(u.Hostname()); {
-		case u.Port() == "":
-			bad("Seats", "%q: %q has no port", seat, at)
-		case u.Scheme == "https" && !secure:
-			bad("Seats", "%q: %q needs TLS: Cert, Key and CA", seat, at)
-		case u.Scheme == "http" && (ip == nil || !ip.IsLoopback()):
-			bad("Seats", "%q: %q: anybody could join; take https, or a loopback address", seat, at)
-		case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "unix":
-			bad("Seats", "%q: %q is none of http, https, unix", seat, at)
-		case strings.ContainsAny(seat, "=,"):
-			bad("Seats", "%q: a name without = and ,", seat)
+		if slices.Contains(x.Seats[:i], seat) {
+			bad("Seats", "%q: twice", seat)
+		}
+		if name := strings.TrimPrefix(peer(seat), "unix://"); len(name) > len(longest) {
+			longest = name
 		}
 	}
-	if x.Tick == 0 {
-		x.Tick = 50 * time.Millisecond
+	if socket := x.path(longest); len(socket) > maxSocketPath {
+		bad("Dir", "%q is longer than a Unix socket allows: %d bytes", socket, maxSocketPath)
 	}
-	if x.Election == 0 {
-		x.Election = 10 * x.Tick
-	}
+	x.times()
 	if x.Tick < time.Millisecond || x.Election < 5*x.Tick || x.Election > 50*x.Tick {
 		bad("Election", "%v at a Tick of %v: 5 to 50 Ticks", x.Election, x.Tick)
 	}
 	switch x.Log {
-	case "":
-		x.Log = "error"
-	case "debug", "info", "warn", "error":
+	case "", "debug", "info", "warn", "error":
 	default:
 		bad("Log", "%q is none of debug, info, warn, error", x.Log)
 	}
 	return errors.Join(errs...)
 }
 
-// Open starts this host's member. It returns when the member listens, though it may have no
-// majority yet; its first calls then wait. ctx is looked at before the start only. The engine's
-// Close ends the member.
-func (x Embedded) Open(ctx context.Context, host string) (hosts.Engine, error) {
-	if err := x.validate(host); err != nil {
+// times fills in Tick, Election and Log.
+func (x *Embedded) times() {
+	if x.Tick == 0 {
+		x.Tick = 50 * time.Millisecond
+	}
+	if x.Election == 0 {
+		x.Election = 10 * x.Tick
+	}
+	if x.Log == "" {
+		x.Log = "error"
+	}
+}
+
+// Joints does what hosts.MemberSpec says.
+func (x Embedded) Joints(host string) (ts []hosts.Tunnel, ss []hosts.TunnelService) {
+	if !slices.Contains(x.Seats, host) {
+		return []hosts.Tunnel{{Socket: x.path("client.sock"), Hosts: x.Seats, Service: clientService}}, nil
+	}
+	for _, seat := range x.Seats {
+		if seat != host {
+			socket := x.path(strings.TrimPrefix(peer(seat), "unix://"))
+			ts = append(ts, hosts.Tunnel{Socket: socket, Hosts: []string{seat}, Service: raftService})
+		}
+	}
+	return ts, []hosts.TunnelService{
+		{Name: raftService, Socket: x.path("peer.sock"), Hosts: x.Seats}, // who has no seat has no vote
+		{Name: clientService, Socket: x.path("client.sock")},
+	}
+}
+
+// Open does what hosts.EngineSpec says.
+func (x Embedded) Open(host string) (hosts.Engine, error) {
+	if err := x.Validate(host); err != nil {
 		return nil, fmt.Errorf("hosts/etcd: %w", err)
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("hosts/etcd: %w", context.Cause(ctx))
+	return External{Endpoints: []string{"unix://" + x.path("client.sock")}}.Open(host)
+}
+
+// Member does what hosts.MemberSpec says.
+func (x Embedded) Member(host string) func(ctx context.Context) error {
+	if !slices.Contains(x.Seats, host) {
+		return nil
 	}
-	dir, err := filepath.Abs(x.Dir)
+	return func(ctx context.Context) error {
+		x.Dir = x.path("") // before the working directory is another one
+		if err := os.MkdirAll(x.Dir, 0o700); err != nil {
+			return fmt.Errorf("hosts/etcd: Embedded.Dir: %w", err)
+		}
+		if err := os.Chdir(x.Dir); err != nil { // see peer
+			return fmt.Errorf("hosts/etcd: Embedded.Dir: %w", err)
+		}
+		if err := os.Setenv("NO_PROXY", "*"); err != nil { // etcd would dial it in place of a peer
+			return fmt.Errorf("hosts/etcd: %w", err)
+		}
+		m, err := x.start(host)
+		if err != nil {
+			return err
+		}
+		return m.run(ctx)
+	}
+}
+
+// member is a member that runs.
+type member struct {
+	host    string
+	etcd    *embed.Etcd
+	closing *atomic.Bool
+}
+
+// run runs the member until ctx ends, or it ends by itself, which is an error.
+func (m *member) run(ctx context.Context) error {
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-m.etcd.Err():
+	case <-m.etcd.Server.StopNotify():
+		err = errors.New("it has stopped by itself: it is no longer a seat, or its state cannot be used")
+	}
+	m.closing.Store(true)
+	m.etcd.Close()
 	if err != nil {
-		return nil, fmt.Errorf("hosts/etcd: Embedded.Dir: %w", err)
+		return fmt.Errorf("hosts/etcd: the member of host %q: %w", m.host, err)
 	}
-	socket := filepath.Join(dir, "client.sock")
-	if len(socket) > maxSocketPath {
-		return nil, fmt.Errorf("hosts/etcd: Embedded.Dir: %q is longer than a Unix socket allows: %d bytes", socket, maxSocketPath)
+	return nil
+}
+
+// start starts this host's member, which may have no majority yet.
+func (x Embedded) start(host string) (*member, error) {
+	if err := x.Validate(host); err != nil {
+		return nil, fmt.Errorf("hosts/etcd: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("hosts/etcd: Embedded.Dir: %w", err)
-	}
-	peer, err := url.Parse(x.Seats[host])
+	x.times()
+	cfg := embed.NewConfig()
+	cfg.Name, cfg.Dir = host, x.Dir
+	advertised, err := url.Parse(peer(host))
 	if err != nil {
 		return nil, fmt.Errorf("hosts/etcd: Embedded.Seats: %w", err)
 	}
-	local := url.URL{Scheme: "unix", Path: socket}
-
-	cfg := embed.NewConfig()
-	cfg.Name, cfg.Dir = host, dir
-	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*peer}
+	// A listener takes the host of its URL for the path.
+	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{{Scheme: "unix", Host: x.path("peer.sock")}}, []url.URL{*advertised}
+	local := url.URL{Scheme: "unix", Path: x.path("client.sock")}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{local}, []url.URL{local}
 	cfg.InitialCluster, cfg.InitialClusterToken = x.initial(), "coppice"
 	cfg.TickMs, cfg.ElectionMs = uint(x.Tick/time.Millisecond), uint(x.Election/time.Millisecond)
@@ -144,44 +216,18 @@ func (x Embedded) Open(ctx context.Context, host string) (hosts.Engine, error) {
 	}
 	cfg.LogLevel, cfg.ZapLoggerBuilder = x.Log, embed.NewZapLoggerBuilder(log)
 	cfg.UnsafeNoFsync = x.noSync
-	if peer.Scheme == "https" {
-		cfg.PeerTLSInfo = info(x.TLS)
-		cfg.PeerTLSInfo.ClientCertAuth = true
-	}
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("hosts/etcd: start the member of host %q in %s: %w", host, dir, err)
+		return nil, fmt.Errorf("hosts/etcd: start the member of host %q in %s: %w", host, x.Dir, err)
 	}
-	engine, err := External{Endpoints: []string{local.String()}}.Open(ctx, host)
-	if err != nil {
-		e.Close()
-		return nil, err
-	}
-	c := engine.(*client)
-	failed := make(chan error, 1)
-	go func() { // ends when the member does, by Close or by itself
-		var last error
-		for err := range e.Err() {
-			last = errors.Join(last, err)
-		}
-		failed <- last
-	}()
-	c.member = func() error {
-		closing.Store(true)
-		e.Close() // closes Err
-		if err := <-failed; err != nil {
-			return fmt.Errorf("hosts/etcd: the member of host %q: %w", host, err)
-		}
-		return nil
-	}
-	return c, nil
+	return &member{host: host, etcd: e, closing: closing}, nil
 }
 
 // initial is etcd's initial-cluster: what a member of an empty directory takes for all members.
 func (x *Embedded) initial() string {
 	var seats []string
-	for _, seat := range slices.Sorted(maps.Keys(x.Seats)) {
-		seats = append(seats, seat+"="+x.Seats[seat])
+	for _, seat := range slices.Sorted(slices.Values(x.Seats)) {
+		seats = append(seats, seat+"="+peer(seat))
 	}
 	return strings.Join(seats, ",")
 }
@@ -195,8 +241,20 @@ func logger(level string) (*zap.Logger, *atomic.Bool, error) {
 		return nil, nil, err
 	}
 	closing := new(atomic.Bool)
-	log, err := cfg.Build(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return &quietCore{core, closing} }))
+	log, err := cfg.Build(
+		zap.WrapCore(func(core zapcore.Core) zapcore.Core { return &quietCore{core, closing} }),
+		zap.WithFatalHook(slowExit{}),
+	)
 	return log, closing, err
+}
+
+// slowExit ends the process for what etcd cannot go on with. It is started anew, and would say the
+// same; hence the wait.
+type slowExit struct{}
+
+func (slowExit) OnWrite(*zapcore.CheckedEntry, []zapcore.Field) {
+	time.Sleep(time.Second)
+	os.Exit(1)
 }
 
 // quietCore is a core that logs nothing once closing is true.

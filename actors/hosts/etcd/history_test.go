@@ -262,7 +262,7 @@ func TestCheckerNotices(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var clients sync.WaitGroup
 			for i, host := range []string{"a", "b", "c"} {
-				e, err := m.Open(ctx, host)
+				e, err := m.Open(host)
 				if err != nil {
 					t.Fatal(err)
 				}

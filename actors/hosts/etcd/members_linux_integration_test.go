@@ -1,12 +1,11 @@
 package etcd_test
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/actors/hosts/etcd"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
 var membersFor = flag.Duration("members", 0, "how long TestMembers lasts; 0: one round of its faults")
@@ -26,50 +26,141 @@ const memberEnv = "COPPICE_TEST_ETCD_MEMBER"
 func TestMain(m *testing.M) {
 	host := os.Getenv(memberEnv)
 	if host == "" {
-		flag.Parse()
-		os.Exit(m.Run())
+		runtimetest.Main(m, tree)
 	}
-	var seats map[string]string
-	if err := json.Unmarshal([]byte(os.Getenv(memberEnv+"_SEATS")), &seats); err != nil {
-		panic(err)
-	}
-	x := etcd.Embedded{Dir: host, Seats: seats, Log: os.Getenv(memberEnv + "_LOG")}
-	if x.Log == "" {
-		x.Log = "error"
-	}
-	e, err := x.Quick().Open(context.Background(), host)
-	if err != nil {
+	x := etcd.Embedded{Dir: os.Getenv(memberEnv + "_DIR"), Seats: seats, Log: os.Getenv(memberEnv + "_LOG")}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	if err := x.Quick().Member(host)(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	fmt.Println("up")
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	if err := e.Close(); err != nil {
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-// members is an etcd of three processes, whose sockets are in one directory: no port is opened.
+var seats = []string{"a", "b", "c"}
+
+// members is an etcd of three processes, whose sockets the test joins: no port is opened.
 type members struct {
 	t     *testing.T
 	dir   string
-	seats string
 	cmds  map[string]*exec.Cmd
 	stdin map[string]io.WriteCloser
+
+	mu    sync.Mutex
+	cut   map[[2]string]bool     // what the first sends does not reach the second
+	conns map[net.Conn][2]string // from whom to whom
+}
+
+func (m *members) spec(host string) etcd.Embedded {
+	return etcd.Embedded{Dir: filepath.Join(m.dir, host), Seats: seats}
+}
+
+// join joins the members as their gateways would.
+func (m *members) join() {
+	for _, host := range seats {
+		tunnels, _ := m.spec(host).Joints(host)
+		for _, tunnel := range tunnels {
+			to := tunnel.Hosts[0]
+			_, services := m.spec(to).Joints(to)
+			if err := os.MkdirAll(filepath.Dir(tunnel.Socket), 0o700); err != nil {
+				m.t.Fatal(err)
+			}
+			ln, err := net.Listen("unix", tunnel.Socket)
+			if err != nil {
+				m.t.Fatal(err)
+			}
+			m.t.Cleanup(func() { ln.Close() })
+			go func() { // until the test ends
+				for {
+					c, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					go m.carry(c, host, to, services[0].Socket)
+				}
+			}()
+		}
+	}
+}
+
+// carry carries what two members say until either ends. What is cut off is read and lost, as by a
+// network.
+func (m *members) carry(c net.Conn, from, to, socket string) {
+	defer c.Close()
+	far, err := net.Dial("unix", socket)
+	if err != nil {
+		return
+	}
+	defer far.Close()
+	half := func(in, out net.Conn, way [2]string) {
+		b := make([]byte, 32<<10)
+		for lost := false; ; {
+			n, err := in.Read(b)
+			m.mu.Lock()
+			lost = lost || m.cut[way] // once a part is lost, all is
+			m.mu.Unlock()
+			if err != nil {
+				break
+			}
+			if !lost {
+				if _, err := out.Write(b[:n]); err != nil {
+					break
+				}
+			}
+		}
+		in.Close()
+		out.Close()
+	}
+	m.mu.Lock()
+	m.conns[c] = [2]string{from, to}
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		delete(m.conns, c)
+		m.mu.Unlock()
+	}()
+	go half(far, c, [2]string{to, from})
+	half(c, far, [2]string{from, to})
+}
+
+// cutOff cuts ways, and no others. Connections with a cut way end when all is healed, as a trunk
+// does.
+func (m *members) cutOff(ways ...[2]string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for c, way := range m.conns {
+		if m.cut[way] || m.cut[[2]string{way[1], way[0]}] {
+			c.Close()
+		}
+	}
+	clear(m.cut)
+	for _, way := range ways {
+		m.cut[way] = true
+	}
+}
+
+// isolate cuts both ways between a member and the others.
+func (m *members) isolate(host string) {
+	var ways [][2]string
+	for _, other := range seats {
+		if other != host {
+			ways = append(ways, [2]string{host, other}, [2]string{other, host})
+		}
+	}
+	m.cutOff(ways...)
 }
 
 func (m *members) start(host string) {
 	m.t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Dir, cmd.Stderr = m.dir, os.Stderr
-	cmd.Env = append(os.Environ(), memberEnv+"="+host, memberEnv+"_SEATS="+m.seats)
+	cmd.Stderr = os.Stderr
+	cmd.Env = append(os.Environ(), memberEnv+"="+host, memberEnv+"_DIR="+filepath.Join(m.dir, host))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -77,9 +168,6 @@ func (m *members) start(host string) {
 		m.t.Fatal(err)
 	}
 	m.cmds[host], m.stdin[host] = cmd, stdin
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
-		m.t.Fatalf("member %s: %q, %v", host, line, err)
-	}
 }
 
 func (m *members) signal(host string, s syscall.Signal) {
@@ -96,28 +184,23 @@ func (m *members) kill(host string) {
 }
 
 // TestMembers: registers and names are linearizable while members of an etcd of three processes are
-// killed, stopped and started anew, one after the other. -members=10m plays rounds for so long.
+// killed, stopped, isolated and cut off in one direction, one after the other. -members=10m plays
+// rounds for so long.
 func TestMembers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three processes of etcd")
 	}
 	t.Parallel() // it waits for elections
-	m := &members{t: t, dir: shortDir(t), cmds: make(map[string]*exec.Cmd), stdin: make(map[string]io.WriteCloser)}
-	names := []string{"a", "b", "c"}
-	seats := make(map[string]string)
-	for _, host := range names {
-		seats[host] = "unix://" + host + ".peer:80"
+	m := &members{
+		t: t, dir: shortDir(t), cmds: make(map[string]*exec.Cmd), stdin: make(map[string]io.WriteCloser),
+		cut: make(map[[2]string]bool), conns: make(map[net.Conn][2]string),
 	}
-	text, err := json.Marshal(seats)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.seats = string(text)
-	for _, host := range names {
+	m.join()
+	for _, host := range seats {
 		m.start(host)
 	}
 	t.Cleanup(func() {
-		for _, host := range names {
+		for _, host := range seats {
 			m.kill(host)
 		}
 	})
@@ -125,8 +208,8 @@ func TestMembers(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var clients sync.WaitGroup
-	for i, host := range names {
-		e, err := etcd.External{Endpoints: []string{"unix://" + filepath.Join(m.dir, host, "client.sock")}}.Open(ctx, host)
+	for i, host := range seats {
+		e, err := m.spec(host).Open(host)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +236,7 @@ func TestMembers(t *testing.T) {
 	progress(20)
 	begun := time.Now()
 	for round := 0; round == 0 || time.Since(begun) < *membersFor; round++ {
-		victim, other := names[round%3], names[(round+1)%3]
+		victim, other := seats[round%3], seats[(round+1)%3]
 		m.kill(victim)
 		progress(20) // by the two others
 		m.start(victim)
@@ -161,6 +244,12 @@ func TestMembers(t *testing.T) {
 		m.signal(other, syscall.SIGSTOP)
 		progress(20)
 		m.signal(other, syscall.SIGCONT)
+		progress(20)
+		m.isolate(victim)
+		progress(20)
+		m.cutOff([2]string{victim, other}) // one way
+		progress(20)
+		m.cutOff()
 		progress(20)
 	}
 	cancel()

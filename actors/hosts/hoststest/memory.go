@@ -61,8 +61,11 @@ func NewMemory() *Memory {
 	}
 }
 
-// Open returns what host reaches the engine by. It does not wait.
-func (m *Memory) Open(_ context.Context, host string) (hosts.Engine, error) {
+// Validate returns nil.
+func (m *Memory) Validate(string) error { return nil }
+
+// Open returns what host reaches the engine by.
+func (m *Memory) Open(host string) (hosts.Engine, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &memoryConn{m: m, host: host, closed: ctx, end: cancel}, nil
 }

@@ -14,7 +14,7 @@ import (
 
 func open(t *testing.T, m *hoststest.Memory, host string) hosts.Engine {
 	t.Helper()
-	e, err := m.Open(t.Context(), host)
+	e, err := m.Open(host)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,161 @@
+//go:build linux
+
+package etcd_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coppice-go/coppice/actors/hosts"
+	"github.com/coppice-go/coppice/actors/hosts/etcd"
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+)
+
+const (
+	treeVar = "COPPICE_TEST_ETCD_TREE" // the name of the host
+	netVar  = "COPPICE_TEST_ETCD_NET"  // the first three numbers of the addresses
+	dirVar  = "COPPICE_TEST_ETCD_DIR"
+)
+
+var treeHosts = []string{"a", "b", "c", "d"}
+
+// treeConfig is that of a host: a, b and c have seats, and d has none.
+func treeConfig() *hosts.Config {
+	name, network, dir := os.Getenv(treeVar), os.Getenv(netVar), os.Getenv(dirVar)
+	peers := hosts.Static{}
+	for i, host := range treeHosts {
+		peers[host] = fmt.Sprintf("%s.%d:7400", network, i+1)
+	}
+	at := func(file string) string { return filepath.Join(dir, file) }
+	return &hosts.Config{
+		Cluster: "shop", Name: name, Listen: peers[name], Peers: peers,
+		TLS:    hosts.TLS{Cert: at(name + ".pem"), Key: at(name + ".key"), CA: at("ca.pem")},
+		Engine: etcd.Embedded{Dir: at(name), Seats: seats}.Quick(),
+	}
+}
+
+// tree is the program of a host. Its worker adds to an entry again and again, and prints what there
+// is then.
+func tree() {
+	cfg := treeConfig()
+	coppice.Main(coppice.Config{Hosts: cfg, Children: []coppice.ChildSpec{
+		coppice.Pool{Name: "web", Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
+			if err := w.Ready(); err != nil {
+				return err
+			}
+			fmt.Println("a worker is up")
+			e, err := cfg.Engine.Open(cfg.Name)
+			if err != nil {
+				return err
+			}
+			defer e.Close()
+			for n := 0; ctx.Err() == nil; {
+				limit, cancel := context.WithTimeout(ctx, time.Second)
+				_, err := e.Commit(limit, hosts.Txn{Then: []hosts.Op{{Key: "trees/" + cfg.Name, Value: fmt.Append(nil, n+1)}}})
+				l, err2 := e.List(limit, "trees/")
+				cancel()
+				if errors.Join(err, err2) != nil {
+					continue
+				}
+				n++
+				var b strings.Builder
+				for _, entry := range l.Entries {
+					fmt.Fprintf(&b, "%s:%s ", strings.TrimPrefix(entry.Key, "trees/"), entry.Value)
+				}
+				fmt.Println("entries", b.String())
+				pause(ctx, 50*time.Millisecond)
+			}
+			return nil
+		}},
+		coppice.Func{Name: "told", Run: func(ctx context.Context) error {
+			for last := 0; ctx.Err() == nil; pause(ctx, 10*time.Millisecond) {
+				if pid := memberPID(coppice.Running()); pid != 0 && pid != last {
+					fmt.Println("member", pid)
+					last = pid
+				}
+			}
+			return nil
+		}},
+	}})
+}
+
+func memberPID(rt *coppice.Runtime) int {
+	for _, c := range rt.Snapshot().Children {
+		if c.Name == "member" && len(c.Children) > 0 {
+			return c.Children[0].PID
+		}
+	}
+	return 0
+}
+
+// TestTrees: the members of three trees reach each other through the trunks, over TLS with the
+// cluster's certificates, and a fourth host without a seat reaches them. A majority goes on when a
+// member or a whole host is killed; and a worker is up before there is any engine.
+func TestTrees(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts four trees")
+	}
+	t.Parallel() // it waits for elections
+	dir := shortDir(t)
+	at := func(file string) string { return filepath.Join(dir, file) }
+	if err := hosts.WriteCA(at("ca.pem"), at("ca.key"), "shop"); err != nil {
+		t.Fatal(err)
+	}
+	network := fmt.Sprintf("127.%d.%d", 64+os.Getpid()>>8&63, os.Getpid()&255)
+	programs := make(map[string]*runtimetest.Program)
+	start := func(host string) {
+		programs[host] = runtimetest.Start(t, []string{treeVar + "=" + host, netVar + "=" + network, dirVar + "=" + dir, "COPPICE_CONTROL=off"})
+	}
+	for _, host := range treeHosts {
+		if err := hosts.WriteCert(at("ca.pem"), at("ca.key"), at(host+".pem"), at(host+".key"), "shop", host); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start("a")
+	programs["a"].Await(`a worker is up`) // no majority yet
+	for _, host := range treeHosts[1:] {
+		start(host)
+	}
+	member := programs["b"].Await(`member (\d+)`)[1]
+	for _, host := range treeHosts {
+		programs[host].Await(`entries a:\d+ b:\d+ c:\d+ d:\d+`)
+	}
+	// progress waits until workers have added to their entries since now.
+	progress := func(hosts ...string) {
+		t.Helper()
+		for _, host := range hosts {
+			count := func() (n int) {
+				for _, line := range programs[host].Lines() {
+					if strings.Contains(line, "entries ") {
+						n++
+					}
+				}
+				return n
+			}
+			from := count()
+			runtimetest.Eventually(t, "progress of "+host, func() bool { return count() > from+3 })
+		}
+	}
+	pid, err := strconv.Atoi(member)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	progress(treeHosts...)
+	programs["a"].Signal(syscall.SIGKILL)
+	programs["a"].Wait()
+	progress("b", "c", "d")
+	start("a")
+	progress(treeHosts...)
+}
