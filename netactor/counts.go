@@ -73,8 +73,14 @@ type ListenerStats struct {
 	Counts   Counts
 	QueueAge time.Duration `json:",omitzero"` // the longest wait of a connection that has no worker
 	HandOver HandOverTimes // of all workers
-	Workers  []WorkerStats
-	Gone     WorkerCounts // sum over the workers that are gone
+
+	// PerWorker is the limit, 0 if there is none. Backlog is how many connections are in the
+	// kernel's queue, not accepted yet; only of TCP, on Linux.
+	PerWorker int `json:",omitzero"`
+	Backlog   int `json:",omitzero"`
+
+	Workers []WorkerStats
+	Gone    WorkerCounts // sum over the workers that are gone
 }
 
 // WorkerStats is what a dispatcher knows about one worker at one listener.

@@ -71,6 +71,8 @@ func (i *ListenerInfo) UnmarshalJSON(b []byte) error { return i.UnmarshalBinary(
 //	Counts   netactor.Counts        // of its connections before a worker has them
 //	QueueAge time.Duration          // the longest wait of a connection that has no worker
 //	HandOver netactor.HandOverTimes // of all workers
+//	PerWorker int                   // Limits.PerWorker
+//	Backlog  int                    // connections in the kernel's queue, not accepted yet; only of TCP, on Linux
 //	Workers  []netactor.WorkerStats // of each worker
 //	Gone     netactor.WorkerCounts  // sum over the workers that are gone
 type ListenerStats = netactor.ListenerStats

@@ -192,6 +192,17 @@ func (s *acceptSocket) listening() bool {
 	return err == nil && v != 0 && fds[0].Revents&unix.POLLHUP == 0
 }
 
+// backlog returns how many connections the kernel has for the socket that are not accepted; 0 if it
+// does not say, as for a Unix socket.
+func (s *acceptSocket) backlog() (n int) {
+	_ = s.rc.Control(func(fd uintptr) {
+		if i, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = int(i.Unacked) // of a listening socket: sk_ack_backlog
+		}
+	})
+	return n
+}
+
 // reserved is the number of descriptors that accept leaves to control traffic: new sockets, links
 // to new workers. The kernel assigns the lowest free number, so a number shows how many are in use.
 const reserved = 32

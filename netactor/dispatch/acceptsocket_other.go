@@ -70,6 +70,8 @@ func (s *acceptSocket) setForeign() {}
 
 func (s *acceptSocket) listening() bool { return false }
 
+func (s *acceptSocket) backlog() int { return 0 }
+
 func (s *acceptSocket) close() { _ = s.ln.Close() }
 
 func ofConnection(err error) bool { return errors.Is(err, syscall.ECONNABORTED) }

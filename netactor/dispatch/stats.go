@@ -26,7 +26,9 @@ func (d *Dispatcher) statsLocked() []netactor.ListenerStats {
 		for _, m := range a.listener.Members {
 			d.balancer.Refresh(m)
 		}
-		out = append(out, a.listener.Stats(now))
+		st := a.listener.Stats(now)
+		st.Backlog = a.src.backlog()
+		out = append(out, st)
 	}
 	slices.SortFunc(out, func(a, b netactor.ListenerStats) int { return cmp.Compare(a.Number, b.Number) })
 	return out

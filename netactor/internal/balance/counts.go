@@ -59,7 +59,7 @@ func addCounts(c *netactor.WorkerCounts, o netactor.WorkerCounts) {
 func (l *ListenerState) Stats(now int64) netactor.ListenerStats {
 	st := netactor.ListenerStats{
 		Number: l.Number, Name: l.Name, Paused: l.Paused, Counts: l.Counts,
-		QueueAge: time.Duration(l.waiting.age(now)), HandOver: l.handOver, Gone: l.goneCounts,
+		QueueAge: time.Duration(l.waiting.age(now)), HandOver: l.handOver, PerWorker: l.Limits.PerWorker, Gone: l.goneCounts,
 	}
 	for _, m := range l.Members {
 		w := netactor.WorkerStats{
