@@ -310,6 +310,7 @@ type listenerCounts struct {
 	Exhausted  uint64  `json:"exhausted"`
 	GivenBack  uint64  `json:"given_back"`
 	Parked     int     `json:"parked"`
+	Backlog    int     `json:"backlog"` // in the kernel's queue, not accepted yet
 	Waiting    int     `json:"waiting"`
 	Offered    int     `json:"offered"`
 	QueueAge   float64 `json:"queue_age_seconds"`
@@ -339,7 +340,7 @@ func (c *controlHandler) listenerRows() []listenerRow {
 			n := s.Counts
 			row.Counts = &listenerCounts{
 				Accepted: n.Accepted, Claimed: n.Claimed, TurnedAway: n.TurnedAway(), Reset: n.Reset, Dropped: n.Dropped,
-				Errors: n.Errors, Exhausted: n.Exhausted, GivenBack: n.GivenBack, Parked: n.Parked, Waiting: n.Waiting, Offered: n.Offered, QueueAge: s.QueueAge.Seconds(),
+				Errors: n.Errors, Exhausted: n.Exhausted, GivenBack: n.GivenBack, Parked: n.Parked, Backlog: s.Backlog, Waiting: n.Waiting, Offered: n.Offered, QueueAge: s.QueueAge.Seconds(),
 			}
 			for _, w := range s.Workers {
 				row.Workers = append(row.Workers, listenerWorker{

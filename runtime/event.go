@@ -71,7 +71,7 @@ const (
 	// Err.
 	PoolReloading
 	PoolReloaded
-	// PoolScaled: the pool has another size. Size, Took, Err.
+	// PoolScaled: the pool has another size. Size, Took, Err; Why, if Pool.Autoscale changed it.
 	PoolScaled
 
 	// TreeReloading, TreeReloaded: a reload of the tree to Generation began; it is over, or failed.

@@ -50,6 +50,7 @@ func (p Pool) complete() Pool {
 		p.Backoff = poolBackoff
 	}
 	p.Recycle = p.Recycle.complete()
+	p.Autoscale = p.Autoscale.complete()
 	p.Rollout = p.Rollout.complete(p.Size)
 	return p
 }

@@ -47,6 +47,9 @@ type poolDriver struct {
 	stopTime   atomic.Int64 // how long a worker may take at the end of the pool, in ns; 0 = pool.Shutdown
 	generation atomic.Int64 // the generation that all slots have, or are to get
 
+	autoscaled atomic.Pointer[string] // what the tree says of Pool.Autoscale
+	scaler     sync.WaitGroup         // the goroutine of it
+
 	supervisorSet chan struct{} // closed when sup is set
 	misfit        chan struct{} // closed when the start of a slot is tried again because of a misfit
 	setMisfit     func()
@@ -66,6 +69,7 @@ type poolParts struct {
 	lifecycle     *telemetry.Lifecycle // nil when neither spans nor metrics are on
 	crashes       *crashQueue
 	ending        func() bool           // reports whether the tree is ending
+	reload        chan struct{}         // Runtime.reload
 	stopListening func(context.Context) // Runtime.stopListening
 	orphanDrain   time.Duration         // Config.OrphanDrain
 	stops         *stopPlan

@@ -10,8 +10,8 @@ import (
 )
 
 // scale changes the size of a pool. It waits for a pool that is still starting, because not all its
-// slots are known and its supervisor takes no others yet.
-func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error) {
+// slots are known and its supervisor takes no others yet. why is for the event; it may be empty.
+func (c *poolDriver) scale(ctx context.Context, to func(now int) int, why string) (err error) {
 	began := time.Now()
 	select {
 	case <-c.supervisorSet:
@@ -40,7 +40,7 @@ func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error
 		err = fmt.Errorf("coppice: scale %s: %w", c.path, ErrStopping)
 	case pool.Done, pool.Cancelled:
 	}
-	c.note(pool.Spare, Event{Kind: PoolScaled, Size: size, Took: time.Since(began), Err: err})
+	c.note(pool.Spare, Event{Kind: PoolScaled, Size: size, Why: why, Took: time.Since(began), Err: err})
 	return err
 }
 

@@ -44,6 +44,9 @@ func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (su
 	}
 	p := &poolInstance{pools: g.pools, driver: c, stopped: g.parts.stops.add(g.path, c.stopsIn()), sup: inst.(*supervisor.Supervisor), done: make(chan struct{})}
 	c.setSupervisor(p.sup)
+	if g.pool.Autoscale.Max > 0 {
+		c.scaler.Go(c.autoscale) // ends with the pool
+	}
 	go p.awaitEnd() // ends with the pool
 	return p, nil
 }
@@ -65,6 +68,7 @@ func (p *poolInstance) awaitEnd() {
 	<-p.sup.Done()
 	p.driver.step(pool.Event{Kind: pool.Stop})
 	<-p.driver.gone
+	p.driver.scaler.Wait()
 	p.stopped()
 	p.pools.remove(p.driver)
 	p.once.Do(func() {}) // a later Stop has no effect

@@ -139,11 +139,14 @@ func (rt *Runtime) resize(ctx context.Context, c declaration.Change) error {
 	}
 	size := Pool{Size: n}.size()
 	d, err := rt.pools.find(c.Path)
+	if err == nil && n == 0 {
+		size = d.pool.Autoscale.clamp(size)
+	}
 	if err != nil { // it gave up: its next incarnation has the size
 		rt.sizes.set(c.Path, size)
 		return nil
 	}
-	if err := d.scale(ctx, func(int) int { return size }); err != nil {
+	if err := d.scale(ctx, func(int) int { return size }, ""); err != nil {
 		return fmt.Errorf("coppice: reload: %s %d, as the new program declares: %w", c.Field, size, err)
 	}
 	rt.log.Info("reload: a pool has the size that the new program declares", "pool", c.Path, "size", size, "before", valueOf(c.From))

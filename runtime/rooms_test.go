@@ -21,6 +21,7 @@ import (
 
 // rooms are the packages below runtime/internal, and for each the rooms that it imports.
 var rooms = map[string][]string{
+	"autoscale":    nil,
 	"child":        {"childproto", "declaration", "httpdrain", "memfile", "pool", "process", "stacks", "telemetry"},
 	"childproto":   {"declaration", "stacks"},
 	"control":      nil,
@@ -93,7 +94,7 @@ const maxCircle = 8
 // reported of a tree. They use types of each other, of specFiles and of compositionFiles alone.
 var (
 	apiFiles = []string{
-		"alone.go", "config.go", "control.go", "crash.go", "crashfiles.go", "environment.go", "errors.go", "exit.go", "file.go", "hosts.go", "identity.go", "invalid.go",
+		"alone.go", "autoscale.go", "config.go", "control.go", "crash.go", "crashfiles.go", "environment.go", "errors.go", "exit.go", "file.go", "hosts.go", "identity.go", "invalid.go",
 		"listener.go", "listenerinfo.go", "liveness.go", "nesting.go", "output.go", "event.go", "ready.go", "recycle.go",
 		"service.go", "spec.go", "status.go", "stopping.go", "tickets.go", "worker.go",
 	}

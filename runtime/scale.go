@@ -10,7 +10,8 @@ import (
 // Scale changes the number of slots of a pool, 1 to 4096. path is the pool's path in the tree; ""
 // is the only pool, or the first of several. New slots get the lowest free numbers. Pool.ScaleDown
 // decides which slots go; their workers drain, and Scale does not wait for them. The size stays
-// when the pool's supervisor restarts the pool.
+// when the pool's supervisor restarts the pool. With a Pool.Autoscale that goes on from it, if it is
+// within its bounds; otherwise the size stays.
 //
 // Scale returns when every new slot has its worker. A slot that does not come up is an error, and
 // is removed. Scale waits for a reload of the pool that is under way. The end of ctx ends the wait,
@@ -28,7 +29,7 @@ func (rt *Runtime) Scale(ctx context.Context, path string, size int) error {
 		}
 		return err
 	}
-	return c.scale(ctx, func(int) int { return size })
+	return c.scale(ctx, func(int) int { return size }, "")
 }
 
 // scaleBy changes the number of slots by a difference; a pool keeps at least one slot.
@@ -37,5 +38,5 @@ func (rt *Runtime) scaleBy(ctx context.Context, path string, by int) error {
 	if err != nil {
 		return err
 	}
-	return c.scale(ctx, func(now int) int { return min(max(now+by, 1), maxPool) })
+	return c.scale(ctx, func(now int) int { return min(max(now+by, 1), maxPool) }, "")
 }

@@ -24,14 +24,14 @@ func TestScaleWhileStarting(t *testing.T) {
 	c := startingPool(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := c.scale(ctx, func(int) int { return 4 }); !errors.Is(err, context.Canceled) {
+	if err := c.scale(ctx, func(int) int { return 4 }, ""); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 	if n := c.size(); n != 2 {
 		t.Errorf("size %d: it was changed before it could be", n)
 	}
 	close(c.gone) // it did not come up
-	if err := c.scale(t.Context(), func(int) int { return 4 }); !errors.Is(err, ErrStopping) {
+	if err := c.scale(t.Context(), func(int) int { return 4 }, ""); !errors.Is(err, ErrStopping) {
 		t.Errorf("error %v", err)
 	}
 }

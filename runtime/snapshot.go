@@ -68,6 +68,11 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 		}
 	} else if found := rt.root.find(path); found != nil {
 		t.Role = roleOf(found.spec)
+		if c, err := rt.pools.find(path); t.Role == RolePool && err == nil {
+			if says := c.autoscaled.Load(); says != nil {
+				t.Autoscale = *says
+			}
+		}
 	}
 	for _, l := range listeners {
 		if slices.Contains(l.owners, path) && (t.Role == RoleListener || rt.onlyPools(l.owners)) {

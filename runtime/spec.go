@@ -121,6 +121,10 @@ type Pool struct {
 
 	Rollout Rollout // how a reload or a recycling goes through the slots
 
+	// Autoscale changes the number of workers by how long connections wait for one; zero = the
+	// number stays.
+	Autoscale Autoscale
+
 	Recycle   Recycle        // which workers are replaced for having done their share; zero = none
 	ScaleDown ScaleDownOrder // which workers go when the pool is scaled down; the youngest by default
 
@@ -285,7 +289,7 @@ func ParseIsolation(s string) (Isolation, error) {
 // size is the number of workers.
 func (p Pool) size() int {
 	if p.Size == 0 {
-		return process.CPUs()
+		return p.Autoscale.clamp(process.CPUs())
 	}
 	return p.Size
 }

@@ -26,6 +26,14 @@ func TestBadSpecs(t *testing.T) {
 		{"nothing", coppice.Config{}, []string{"config: Children"}},
 		{"negative size", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: -1, Worker: fn}}}, []string{`child "web": Size -1`}},
 		{"huge size", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: 1 << 20, Worker: fn}}}, []string{`child "web": Size 1048576`}},
+		{"autoscaling", coppice.Config{Children: []coppice.ChildSpec{
+			coppice.Pool{Name: "a", Worker: fn, Autoscale: coppice.Autoscale{Min: 5, Max: 4, Wait: -1, Calm: -1}},
+			coppice.Pool{Name: "b", Worker: fn, Autoscale: coppice.Autoscale{Calm: time.Second}},
+			coppice.Pool{Name: "c", Worker: fn, Autoscale: coppice.Autoscale{Max: 5000}},
+			coppice.Pool{Name: "d", Worker: fn, Size: 5, Autoscale: coppice.Autoscale{Min: 2, Max: 4}},
+		}}, []string{
+			`child "a": Autoscale.Wait -1ns`, `child "a": Autoscale.Calm -1ns`, `child "a": Autoscale.Min 5`, `child "b": Autoscale.Max 0`, `child "c": Autoscale.Max 5000`, `child "d": Size 5`,
+		}},
 		{"nil function", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web"}}}, []string{`child "web": Worker`}},
 		{"twice", coppice.Config{Children: []coppice.ChildSpec{ok, ok}}, []string{`child "web": Name "web": is the name of a sibling`}},
 		{"no name", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Worker: fn}}}, []string{`Children[0].Name`}},

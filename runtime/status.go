@@ -26,6 +26,9 @@ type Tree struct {
 	Budget   int    `json:"budget,omitempty"`
 	Used     int    `json:"used,omitempty"`
 
+	// Of a pool with an Autoscale: its bounds, what it does now and why, and its last change.
+	Autoscale string `json:"autoscale,omitempty"`
+
 	LastExit string `json:"last_exit,omitempty"` // why the previous incarnation ended
 	Leaked   int    `json:"leaked,omitempty"`    // goroutines that were asked to end and run on
 
@@ -115,6 +118,9 @@ func (t Tree) draw(b *strings.Builder, first, rest string) {
 	}
 	if t.Strategy != "" {
 		fmt.Fprintf(b, " %s, %d of %d restarts left", t.Strategy, t.Budget-t.Used, t.Budget)
+	}
+	if t.Autoscale != "" {
+		b.WriteString(", " + t.Autoscale)
 	}
 	for i, l := range t.Listeners {
 		if i > 0 || t.Strategy != "" {

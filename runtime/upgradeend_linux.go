@@ -60,7 +60,7 @@ func (rt *Runtime) changeTree(ctx context.Context) error {
 		rt.sizes.forget(path)
 		d, err := rt.pools.find(path)
 		if err == nil {
-			err = d.scale(ctx, func(int) int { return size })
+			err = d.scale(ctx, func(int) int { return size }, "")
 		}
 		if err != nil && !errors.Is(err, ErrStopping) {
 			return fmt.Errorf("coppice: give the pool %s the size %d: %w", path, size, err)

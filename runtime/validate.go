@@ -134,6 +134,7 @@ func (p Pool) validate(bad reportInvalid, path string) {
 		bad(path, "MaxParallelStarts", p.MaxParallelStarts, "is negative")
 	}
 	p.Recycle.validate(bad, path)
+	p.Autoscale.validate(bad, path, p.Size)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)
 	if p.Shutdown != supervisor.BrutalKill {
 		notNegative(bad, path, "Shutdown", p.Shutdown)
