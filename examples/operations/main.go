@@ -32,7 +32,7 @@ type story struct {
 
 // stories are all, in the order of the usage text. A new one is a new file, and a line
 // here.
-var stories = []story{hang, leak, crashLoop, reload, badReload, scale, spare, recycle}
+var stories = []story{hang, leak, crashLoop, reload, badReload, scale, spare, recycle, autoscale}
 
 func main() {
 	var s *story
@@ -90,7 +90,7 @@ func serve(ctx context.Context, w *coppice.Worker) error {
 		fmt.Println("cannot open the database of release", string(w.Config()))
 		return errors.New("no such table: users")
 	}
-	ln, err := w.Listen("tcp", "127.0.0.1:0")
+	ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Network: "tcp", Address: "127.0.0.1:0", Limits: coppice.Limits{PerWorker: perWorker}})
 	if err != nil {
 		return err
 	}
@@ -109,6 +109,9 @@ func serve(ctx context.Context, w *coppice.Worker) error {
 	})
 	return w.Serve(ctx, ln, &http.Server{Handler: mux})
 }
+
+// perWorker is how many connections a worker may have; 0 = any number.
+var perWorker int
 
 // database is what a request that hangs does not give back.
 var database sync.Mutex

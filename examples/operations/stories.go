@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -147,5 +148,32 @@ var recycle = story{
 			t.get("/")
 		}
 		return t.until("due (requests)", "replaced (recycle)", "drained (recycle)")
+	},
+}
+
+var autoscale = story{
+	"autoscale", "connections wait for a worker: the pool grows, and shrinks again when none waits",
+	func(p *coppice.Pool) {
+		perWorker, p.Size = 2, 1
+		p.Autoscale = coppice.Autoscale{Max: 3, Wait: 100 * time.Millisecond, Calm: 300 * time.Millisecond}
+	},
+	func(t *teller) error {
+		t.say("five clients connect, and a worker may have two")
+		var clients []net.Conn
+		for range 5 {
+			c, err := net.Dial("tcp", t.Listeners()[0].Addr.String())
+			if err != nil {
+				return err
+			}
+			clients = append(clients, c)
+		}
+		if err := t.until("scaled (a connection has waited for", "to 2 in", "to 3 in"); err != nil {
+			return err
+		}
+		t.say("they go")
+		for _, c := range clients {
+			c.Close()
+		}
+		return t.until("scaled (no connection has waited for", "to 2 in", "to 1 in")
 	},
 }
