@@ -34,9 +34,9 @@ type partialFrame struct {
 	trace       TraceContext
 	payload     []byte
 	handles     []*Handle
-	handleCount int       // handles that came, those that were refused at once too
-	lost        uint8     // why its handles must be refused; 0: they need not
-	assembly    *assembly // nil: there was no such frame yet
+	handleCount int            // handles that came, those that were refused at once too
+	lost        uint8          // why its handles must be refused; 0: they need not
+	assembly    *assemblyLimit // nil: there was no such frame yet
 }
 
 // run receives until the end. It returns io.EOF when the peer closed.
@@ -333,8 +333,8 @@ func maxHeld(credits int) int64 {
 // which this process was stopped itself counts for one tick.
 const assemblyTicks = 30
 
-// assembly ends the Conn if a frame is not whole in time.
-type assembly struct {
+// assemblyLimit ends the Conn if a frame is not whole in time.
+type assemblyLimit struct {
 	timer *time.Timer
 	ticks atomic.Int32 // since the first piece; below 0: no frame is on its way
 }
@@ -342,7 +342,7 @@ type assembly struct {
 // begin bounds the time in which the frame must become whole.
 func (t *partialFrame) begin(c *Conn) {
 	if t.assembly == nil {
-		a := new(assembly)
+		a := new(assemblyLimit)
 		a.timer = time.AfterFunc(time.Hour, func() { a.tick(c) })
 		t.assembly = a
 	}
@@ -351,7 +351,7 @@ func (t *partialFrame) begin(c *Conn) {
 }
 
 // tick is the timer's. It may come late, after the frame's end.
-func (a *assembly) tick(c *Conn) {
+func (a *assemblyLimit) tick(c *Conn) {
 	n := a.ticks.Load()
 	switch {
 	case n < 0 || c.ended.Load() || !a.ticks.CompareAndSwap(n, n+1):
