@@ -82,9 +82,11 @@ func callRows() (rows []row) {
 			row{"calls_node_threads_transfer_" + size.name, script("node", "calls.js", peers.CallsNode, "transfer")},
 			row{"calls_python_pool_" + size.name, script("python3", "calls.py", peers.CallsPython)},
 		)
+		if size.bytes > 1_000 {
+			rows = append(rows, row{"calls_coppice_view_" + size.name, self("-view")})
+		}
 		if size.bytes > 1_000_000 {
 			rows = append(rows,
-				row{"calls_coppice_view_" + size.name, self("-view")},
 				row{"calls_coppice_file_" + size.name, self("-file")},
 				row{"calls_node_threads_shared_" + size.name, script("node", "calls.js", peers.CallsNode, "shared")},
 				row{"calls_python_pool_shared_" + size.name, script("python3", "calls.py", peers.CallsPython, "shared")},

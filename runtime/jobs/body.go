@@ -1,12 +1,14 @@
 package jobs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"reflect"
+	"sync"
 
 	"github.com/fxamacker/cbor/v2"
 	"google.golang.org/protobuf/proto"
@@ -32,16 +34,42 @@ const (
 // It is part of messages, which carry the handles; whoever has it owns them.
 type body struct {
 	Enc     uint8  `cbor:"e,omitempty"`
-	Bytes   []byte `cbor:"b,omitempty"`
+	Bytes   blob   `cbor:"b,omitempty"`
 	Size    int    `cbor:"s,omitempty"` // of the file, which is then the first handle; 0 = there is none
 	handles []any  // *os.File, net.Conn and so on, or a claimed *fdipc.Handle
 	mapped  []byte // the memory of a View
 }
 
-// A View is an input as the bytes of a function that only looks at it while it runs. A long one is
-// not copied out of the file in memory that it comes in: it is that memory, which is gone once the
-// function has returned. Its goroutines must have ended by then: a read of it later ends the
-// process. What is written to it is seen by nobody else. The caller passes a []byte, or a View.
+// A blob is the bytes of a value. Decoded, they are of the pool, to which they go back by recycle.
+type blob []byte
+
+// UnmarshalBinary is for package cbor.
+func (b *blob) UnmarshalBinary(p []byte) error {
+	if len(p) >= minPooled {
+		*b = (*blobs.Get().(*blob))[:0]
+	}
+	*b = append(*b, p...)
+	return nil
+}
+
+// blobs has memory of values that were received, of minPooled bytes at least.
+var blobs = sync.Pool{New: func() any { return new(blob) }}
+
+const minPooled = 4 << 10
+
+// recycle gives the memory of a value that was received back: nobody uses it any more.
+func (b *body) recycle() {
+	if p := b.Bytes; cap(p) >= minPooled && cap(p) <= 2*inline {
+		blobs.Put(&p)
+	}
+	b.Bytes = nil
+}
+
+// A View is an input as the bytes of a function that only looks at it while it runs. Its memory is
+// not the function's once that has returned: that of a long one, the file in memory that it came
+// in, is gone, and a read of it later ends the process; a shorter one's has the input of a later
+// call. The function's goroutines must have ended by then. What is written to it is seen by nobody
+// else. The caller passes a []byte, or a View.
 type View []byte
 
 // view maps the file.
@@ -169,7 +197,7 @@ func encode[T any](v T) (b body, err error) {
 	case []byte:
 		b.Enc, b.Bytes = encBytes, v
 	case View:
-		b.Enc, b.Bytes = encBytes, v
+		b.Enc, b.Bytes = encBytes, blob(v)
 	case string:
 		b.Enc, b.Bytes = encString, []byte(v)
 	case *os.File, net.Conn:
@@ -240,10 +268,10 @@ func decode[T any](b *body) (v T, err error) {
 	}
 	switch p := any(&v).(type) {
 	case *[]byte:
-		err = b.raw(encBytes, func() error { *p = b.Bytes; return nil })
+		err = b.raw(encBytes, func() error { *p = b.take(); return nil })
 		return v, err
 	case *View:
-		err = b.raw(encBytes, func() error { *p = b.Bytes; return nil })
+		err = b.raw(encBytes, func() error { *p = View(b.Bytes); return nil })
 		return v, err
 	case *string:
 		err = b.raw(encString, func() error { *p = string(b.Bytes); return nil })
@@ -278,6 +306,17 @@ func decode[T any](b *body) (v T, err error) {
 	}
 	err = c.SetHandles(handles)
 	return v, err
+}
+
+// take returns the bytes, which are the caller's then. They are not in much more memory than they
+// need.
+func (b *body) take() []byte {
+	if n := len(b.Bytes); cap(b.Bytes) > 2*n && n >= minPooled {
+		return bytes.Clone(b.Bytes)
+	}
+	taken := b.Bytes
+	b.Bytes = nil
+	return taken
 }
 
 var errKind = errors.New("the value is of another kind")

@@ -51,6 +51,13 @@ type runs struct {
 	setHad func()
 }
 
+// ballast is memory that nobody touches, and so none of the machine's. The collector, which runs
+// when the garbage is as much as the rest, counts it: once for each ballastBytes of inputs that
+// functions were given, and not for a few MiB of them. It leaves most of a memory limit to others.
+var ballast = sync.OnceValue(func() []byte { return make([]byte, min(ballastBytes, debug.SetMemoryLimit(-1)/16)) })
+
+const ballastBytes = 16 << 20
+
 // maxEarly bounds runs.early.
 const maxEarly = 64
 
@@ -227,7 +234,11 @@ func (r *runs) begin(ctx actor.Context, m *run) {
 		defer r.wait.Done()
 		growStack()
 		atStep("claimed", m.ID)
+		size := len(m.Bytes)
 		a := r.run(c, caller, m)
+		if m.Bytes == nil && size >= minPooled { // the function has it
+			ballast()
+		}
 		a.Life, a.ID, a.Run, a.Worker = m.Life, m.ID, m.Run, r.w.ID()
 		why := context.Cause(c)
 		// An error then is not the function's: the end of this worker tells what became of the
@@ -245,6 +256,7 @@ func (r *runs) begin(ctx actor.Context, m *run) {
 			atStep("arrived", m.ID)
 		}
 		m.unmap() // the answer may be a part of it
+		m.recycle()
 		if r.cfg.Fresh {
 			r.setHad()
 		}
