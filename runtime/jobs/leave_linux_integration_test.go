@@ -143,6 +143,8 @@ type loneHost struct{}
 func (loneHost) HostName() string { return "a" }
 func (loneHost) Validate() error  { return nil }
 
+func (loneHost) Member() func(context.Context) error { return nil }
+
 func (loneHost) RunGateway(ctx context.Context, g actors.GatewayProcess) error {
 	g.System().Carry(noLanes{})
 	if err := g.Ready(); err != nil {
