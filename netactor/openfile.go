@@ -14,3 +14,8 @@ import (
 func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	return safepath.OpenFile(path, flag, perm)
 }
+
+// OpenRoot is os.OpenRoot for such a process: it follows no such link either, and opens no
+// directory that belongs to another user than root and this process's own, or that all may write
+// to. Off Linux it is os.OpenRoot.
+func OpenRoot(dir string) (*os.Root, error) { return safepath.OpenRoot(dir) }

@@ -87,6 +87,7 @@ func newControlHandler(rt operated, parts operatedParts, readOnly bool) http.Han
 	get("listeners", func(*http.Request) (any, error) { return c.listenerRows(), nil })
 	get("actors", c.serveActors)
 	get("crashes", c.latestCrashes)
+	mux.HandleFunc("GET /v1/crashes/text", c.serveCrash)
 	get("actors/state", c.actorState)
 	get("actors/messages", c.messages)
 	mux.HandleFunc("GET /v1/tree", c.serveTree)
@@ -361,6 +362,28 @@ func (c *controlHandler) latestCrashes(r *http.Request) (any, error) {
 	}
 	reports := append([]CrashReport{}, c.Crashes()...)
 	return reports[:min(len(reports), int(n))], nil
+}
+
+// serveCrash answers with a crash report as text, and the events of the minute after it.
+func (c *controlHandler) serveCrash(w http.ResponseWriter, r *http.Request) {
+	number, err := numberParameter(r, "number", 0, 1)
+	if err != nil {
+		control.Error(w, http.StatusBadRequest, err)
+		return
+	}
+	all := c.Crashes()
+	i := slices.IndexFunc(all, func(r CrashReport) bool { return number == 0 || r.Number == number })
+	if i < 0 {
+		control.Error(w, http.StatusNotFound, fmt.Errorf("coppice: crash report %d is not kept: /v1/crashes has those that are", number))
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprint(w, all[i])
+	for _, ev := range c.Events(0).Kept(maxListed) {
+		if d := ev.Time.Sub(all[i].Time); d >= 0 && d < time.Minute {
+			fmt.Fprint(w, plainText(fmt.Sprintf("  after    %s %v\n", ev.Time.UTC().Format(clockLayout), ev)))
+		}
+	}
 }
 
 // follows reports whether the client wants to get what comes, as a stream.

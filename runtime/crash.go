@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -14,7 +16,8 @@ import (
 // before the child was ready. There is none for a child that was killed because it was no longer
 // wanted. See Hooks.Crash. It can be read as text (String) and as JSON.
 type CrashReport struct {
-	Time     time.Time `json:"time"` // of the end
+	Number   uint64    `json:"number,omitempty"` // of [Runtime.Crashes]: it counts the reports of the tree, from 1
+	Time     time.Time `json:"time"`             // of the end
 	Identity           // of the child
 	Role     string    `json:"role"`  // worker, listener, process
 	Ready    bool      `json:"ready"` // false = it ended while it started
@@ -42,9 +45,50 @@ type CrashReport struct {
 	// Asked are the actors in the child whose answers the master was waiting for.
 	Asked []string `json:"asked,omitempty"`
 
-	// Traces are the IDs of the traces that the child was working on, newest first, at most 8. They
-	// are known while tracing is on, for sampled traces.
-	Traces []string `json:"traces,omitempty"`
+	// Traces are the IDs of the traces that the child was working on, newest first, at most 8, and
+	// Spans the outermost of its open spans. They are known while tracing is on, for sampled traces.
+	Traces []string   `json:"traces,omitempty"`
+	Spans  []LostSpan `json:"spans,omitempty"`
+
+	// Usage is what the process used in the minute before, every 10 s: nothing of one that lived
+	// for less.
+	Usage []Usage `json:"usage,omitempty"`
+
+	// Cgroup is what the kernel had counted in the process's cgroup, in one line. It is empty for
+	// the master's own cgroup.
+	Cgroup string `json:"cgroup,omitempty"`
+
+	Build string `json:"build,omitempty"` // the Go build ID of a worker's program
+	Core  string `json:"core,omitempty"`  // where the kernel has put the core dump, if there is one
+
+	// Events are the latest events of the tree before the end, oldest first, at most 32: a line for
+	// each.
+	Events []string `json:"events,omitempty"`
+}
+
+// A LostSpan is a span that a child had open when it ended. The child has chosen its name.
+type LostSpan struct {
+	Name  string    `json:"name"`
+	Start time.Time `json:"start"`
+	Trace string    `json:"trace_id"`
+	Span  string    `json:"span_id"`
+}
+
+// Usage is what a process used at a time.
+type Usage struct {
+	Time   time.Time     `json:"time"`
+	Memory int64         `json:"memory_bytes"` // that it cost; see [Recycle]
+	CPU    time.Duration `json:"-" cbor:"cpu"` // so far
+	Files  int64         `json:"files"`        // open descriptors
+}
+
+// MarshalJSON encodes durations as seconds.
+func (u Usage) MarshalJSON() ([]byte, error) {
+	type plain Usage
+	return json.Marshal(struct {
+		plain
+		CPU float64 `json:"cpu_seconds"`
+	}{plain(u), u.CPU.Seconds()})
 }
 
 // ListenerConns are a worker's connections at one listener. Connections that it claimed in its last
@@ -55,7 +99,8 @@ type ListenerConns struct {
 	Offered  int    `json:"offered"` // not claimed: they go to others
 }
 
-// String is the report as a text of several lines.
+// String is the report as a text of several lines. What a terminal would obey is replaced: much of
+// it is what the child has printed.
 func (r CrashReport) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "crash: %s (%s): %v\n", r.Tag(), r.Role, r.Reason)
@@ -72,6 +117,23 @@ func (r CrashReport) String() string {
 		row("end", "pid %d: %v", r.Exit.PID, r.Exit)
 		row("usage", "%v user, %v system, %.1f MiB resident", r.Exit.UserTime, r.Exit.SystemTime, float64(r.Exit.MaxRSS)/(1<<20))
 	}
+	if r.Build != "" {
+		row("build", "%s", r.Build)
+	}
+	if r.Core != "" {
+		row("core", "%s", r.Core)
+	}
+	for i, u := range r.Usage {
+		cpu := ""
+		if i > 0 {
+			before := r.Usage[i-1]
+			cpu = fmt.Sprintf(", %.0f %% of a CPU since", 100*float64(u.CPU-before.CPU)/float64(max(u.Time.Sub(before.Time), 1)))
+		}
+		row("used", "%v before: %.1f MiB, %d descriptors%s", r.Time.Sub(u.Time).Round(time.Second), float64(u.Memory)/(1<<20), u.Files, cpu)
+	}
+	if r.Cgroup != "" {
+		row("cgroup", "%s", r.Cgroup)
+	}
 	if len(r.Exit.Steps) > 0 {
 		row("steps", "%s", strings.Join(stepTexts(r.Exit.Steps), ", "))
 	}
@@ -83,6 +145,12 @@ func (r CrashReport) String() string {
 	}
 	if len(r.Traces) > 0 {
 		row("traces", "%s", strings.Join(r.Traces, " "))
+	}
+	for _, s := range r.Spans {
+		row("span", "%s, open for %v, trace %s", s.Name, r.Time.Sub(s.Start).Round(time.Millisecond), s.Trace)
+	}
+	for _, e := range r.Events {
+		row("event", "%s", e)
 	}
 	if len(r.Lines) > 0 || r.Before+r.Lost > 0 {
 		row("output", "%d lines, %d before, %d lost", len(r.Lines), r.Before, r.Lost)
@@ -96,7 +164,17 @@ func (r CrashReport) String() string {
 			fmt.Fprintf(&b, "    %s\n", strings.TrimSuffix(line, "\n"))
 		}
 	}
-	return b.String()
+	return plainText(b.String())
+}
+
+// plainText replaces what is no text but for tabs and line ends.
+func plainText(text string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) && c != '\t' && c != '\n' || c == utf8.RuneError || unicode.Is(unicode.Bidi_Control, c) {
+			return '?'
+		}
+		return c
+	}, text)
 }
 
 const (
@@ -120,7 +198,8 @@ func (r CrashReport) MarshalJSON() ([]byte, error) {
 		Text string `json:"text"`
 	}
 	return json.Marshal(struct { // what is encoded otherwise than by tags, and what is read first
-		Time time.Time `json:"time"`
+		Number uint64    `json:"number,omitempty"`
+		Time   time.Time `json:"time"`
 		Identity
 		PID         any       `json:"pid,omitempty"` // it is in exit
 		Incarnation int       `json:"incarnation"`
@@ -130,7 +209,7 @@ func (r CrashReport) MarshalJSON() ([]byte, error) {
 		Exit        *exitJSON `json:"exit,omitempty"`
 		byTags
 	}{
-		Time: r.Time.UTC(), Identity: r.Identity, Incarnation: r.Incarnation, Slot: r.Slot, Uptime: r.Uptime.Seconds(),
+		Number: r.Number, Time: r.Time.UTC(), Identity: r.Identity, Incarnation: r.Incarnation, Slot: r.Slot, Uptime: r.Uptime.Seconds(),
 		Reason: reason{r.Reason.Kind.String(), r.Reason.String()}, Exit: r.Exit.encoded(), byTags: byTags(r),
 	})
 }

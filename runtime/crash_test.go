@@ -6,8 +6,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,6 +46,10 @@ func reports() map[string]CrashReport {
 			Dump: "panic: boom\n\ngoroutine 7 [running]:\nmain.main.func1()\n\t/src/main.go:7 +0x25\n", Cut: 1200,
 			Conns: []ListenerConns{{"http", 3, 1}},
 			Asked: []string{"web/0/echo"}, Traces: []string{"4bf92f3577b34da6a3ce929d0e0e4736"},
+			Spans:  []LostSpan{{"GET /cart\x1b[2J", at.Add(-time.Second), "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"}},
+			Usage:  []Usage{{at.Add(-12 * time.Second), 10 << 20, 4 * time.Second, 12}, {at.Add(-2 * time.Second), 900 << 20, 13 * time.Second, 14}},
+			Cgroup: "/shop/web: memory.events max 12, memory.events oom_kill 1", Build: "abc/def", Core: "/cores/core.4711",
+			Events: []string{"12:59:02.000 web/0#3 ready in 100ms"},
 		},
 		"program": {
 			Time: at, Identity: Identity{Name: "below/sleep", PID: 4712, Incarnation: 1}, Role: "process", Uptime: 5 * time.Second,
@@ -59,7 +65,7 @@ func reports() map[string]CrashReport {
 
 // TestCrashesGoOn: the program that replaces this one has its crash reports, in their order.
 func TestCrashesGoOn(t *testing.T) {
-	one, two := newCrashQueue(nil), newCrashQueue(func(r CrashReport) { t.Errorf("delivered twice: %v", r) })
+	one, two := newCrashQueue(nil, nil), newCrashQueue(func(r CrashReport) { t.Errorf("delivered twice: %v", r) }, nil)
 	all := reports()
 	for _, name := range []string{"panic", "program", "goroutine"} {
 		r := all[name]
@@ -119,11 +125,23 @@ func TestCrashReport(t *testing.T) {
 	}
 }
 
-// TestCrashFiles: reports become files that sort by time, and the oldest go.
+// TestCrashFiles: each report becomes a directory for its owner alone; the names sort by time, and
+// the oldest go, also those of earlier releases and of a master that was killed meanwhile.
 func TestCrashFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "crashes")
 	write := CrashFiles(dir, 2)
 	r := reports()["panic"]
+	names := func() string {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return strings.Join(names, " ")
+	}
 	for i := range 5 {
 		r.Name = "web/0"
 		if i == 2 { // in a deep tree
@@ -131,28 +149,109 @@ func TestCrashFiles(t *testing.T) {
 		}
 		r.Time = r.Time.Add(time.Second)
 		write(r)
-		if entries, err := os.ReadDir(dir); err != nil || len(entries) != min(2*i+2, 4) {
-			t.Errorf("report %d: %d files, %v", i, len(entries), err)
+		if got := len(strings.Fields(names())); got != min(i+1, 2) {
+			t.Errorf("report %d: %s", i, names())
+		}
+		if i == 0 {
+			for _, left := range []string{"20250101T000000.000000-web_0-1.crash.txt", "20250101T000000.000000-web_0-1.crash.json.part"} {
+				if err := os.WriteFile(filepath.Join(dir, left), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.MkdirAll(filepath.Join(dir, "20250101T000000.000000-web_0-1.crash.part", "x"), 0o700); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	entries, err := os.ReadDir(dir)
+	const want = "20261124T130009.250000-web_0-4711.crash 20261124T130010.250000-web_0-4711.crash"
+	if got := names(); got != want {
+		t.Errorf("%s\nwant  %s", got, want)
+	}
+	last := filepath.Join(dir, strings.Fields(want)[1])
+	b, err := os.ReadFile(filepath.Join(last, "report.txt"))
+	if err != nil || string(b) != r.String() || strings.Contains(string(b), "\x1b") {
+		t.Errorf("the text is %q, error %v", b, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(last, "stacks.txt")); err != nil || string(b) != r.Dump {
+		t.Errorf("the stacks are %q, error %v", b, err)
+	}
+	for path, mode := range map[string]os.FileMode{dir: 0o700, last: 0o700, filepath.Join(last, "report.json"): 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: mode %v, error %v", path, info.Mode(), err)
+		}
+	}
+	at, err := os.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
+	defer at.Close()
+	for _, file := range []string{"notes", "my.crash"} {
+		if err := at.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if got, want := strings.Join(names, " "), "20261124T130009.250000-web_0-4711.crash.json 20261124T130009.250000-web_0-4711.crash.txt "+
-		"20261124T130010.250000-web_0-4711.crash.json 20261124T130010.250000-web_0-4711.crash.txt"; got != want {
-		t.Errorf("files %s\nwant  %s", got, want)
+	if err := prune(at, 100, int64(len(b))); err != nil { // room for a half of one
+		t.Error(err)
 	}
-	b, err := os.ReadFile(filepath.Join(dir, names[3]))
-	if err != nil || string(b) != r.String() {
-		t.Errorf("the text is %q, error %v", b, err)
+	if got, want := names(), filepath.Base(last)+" my.crash notes"; got != want {
+		t.Errorf("%s\nwant  %s", got, want)
 	}
-	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("mode %v, error %v", info.Mode(), err)
+}
+
+// TestCrashFilesRefused: a directory that others can change is not used, nor is one behind a link
+// that others can have made; a report that cannot be written leaves nothing, and the log has one
+// line.
+func TestCrashFilesRefused(t *testing.T) {
+	var log bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(before)
+	r := reports()["panic"]
+	dir := t.TempDir()
+	open, taken := filepath.Join(dir, "open"), filepath.Join(dir, "taken")
+	if err := errors.Join(os.Mkdir(open, 0o700), os.Chmod(open, 0o777), os.WriteFile(taken, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	refused := map[string]string{open: "all may write to it", taken: "not a directory"}
+	if runtime.GOOS == "linux" {
+		shared := filepath.Join(dir, "shared") // where others can have put the link
+		if err := errors.Join(os.Mkdir(shared, 0o700), os.Symlink(dir, filepath.Join(shared, "link")), os.Chmod(shared, 0o777)); err != nil {
+			t.Fatal(err)
+		}
+		refused[filepath.Join(shared, "link")] = "symbolic link"
+	}
+	for path, why := range refused {
+		log.Reset()
+		CrashFiles(path, 0)(r)
+		if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, why) || !strings.Contains(got, "panic: boom") {
+			t.Errorf("%s: the log has %q", path, got)
+		}
+	}
+	full := filepath.Join(dir, "full")
+	r.Time = r.Time.Add(time.Second)
+	if err := os.MkdirAll(filepath.Join(full, "20261124T130006.250000-web_0-4711.crash", "report.txt"), 0o700); err != nil { // in its way
+		t.Fatal(err)
+	}
+	log.Reset()
+	CrashFiles(full, 0)(r)
+	entries, err := os.ReadDir(full)
+	if strings.Count(log.String(), "\n") != 1 || len(entries) != 1 || err != nil {
+		t.Errorf("%v %v, and the log has %q", entries, err, &log)
+	}
+}
+
+// TestCoreFile: where a core dump is, by the patterns of core(5).
+func TestCoreFile(t *testing.T) {
+	for pattern, want := range map[string]string{
+		"/cores/%e.%p.%t%%": "/cores/*.7.*%",
+		"/cores/core":       "/cores/core or /cores/core.7",
+		"core.%p":           "core.7, in the directory that the process was in",
+		"|/usr/lib/systemd/systemd-coredump %P %u": "kept by systemd: coredumpctl info 7",
+		"|/usr/share/apport/apport -p%p":           "given to /usr/share/apport/apport",
+	} {
+		if got := coreFile(pattern, 7); got != want {
+			t.Errorf("%s: %q, want %q", pattern, got, want)
+		}
 	}
 }
 
@@ -165,7 +264,7 @@ func TestCrashQueue(t *testing.T) {
 		q := newCrashQueue(func(r CrashReport) {
 			<-let
 			took = append(took, r.ID)
-		})
+		}, nil)
 		began := time.Now()
 		q.report(CrashReport{})
 		synctest.Wait() // the hook has the first

@@ -1,23 +1,30 @@
 package coppice
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// CrashFiles returns a Hooks.Crash that writes each report into dir, as text and as JSON, and keeps
-// the newest keep reports of each form (0 = 100). The file names begin with the time, so that they
-// sort, and end in .crash.txt and .crash.json. If dir does not exist, it is created for its owner
-// alone, because the output of a program may be secret. A report that cannot be written is logged
-// by its first line.
+// CrashFiles returns a Hooks.Crash that makes a directory in dir for each report: report.txt,
+// report.json, and stacks.txt if the process has printed the stacks of its goroutines. The newest
+// keep (0 = 100) are kept, and of these as many as have 64 MiB together. The names begin with the
+// time, so that they sort, and end in .crash.
+//
+// If dir does not exist, it is created for its owner alone, because the output of a program may be
+// secret. No symbolic link of another user than root and the master's is followed, and a dir that
+// is another user's, or that all may write to, is not used. A report that cannot be written is
+// logged by its first line.
 func CrashFiles(dir string, keep int) func(CrashReport) {
 	if keep <= 0 {
 		keep = 100
@@ -31,55 +38,85 @@ func CrashFiles(dir string, keep int) func(CrashReport) {
 }
 
 const (
-	crashText = ".crash.txt"
-	crashJSON = ".crash.json"
+	crashEnding = ".crash"
+	partEnding  = crashEnding + ".part" // while it is written
 
-	maxCrashName = 2 * maxName // of a deep tree; a file's name has 255 bytes at most
+	maxCrashName  = 2 * maxName // of a deep tree; a file's name has 255 bytes at most
+	maxCrashBytes = 64 << 20    // of all reports in a directory
 )
 
 func writeCrash(dir string, keep int, r CrashReport) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	at, err := netactor.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	name := strings.ReplaceAll(r.Name[max(0, len(r.Name)-maxCrashName):], "/", "_") // the time and the process tell two apart
+	name = fmt.Sprintf("%s-%s-%d", r.Time.UTC().Format("20060102T150405.000000"), name, r.Exit.PID)
+	err = writeReport(at, name+partEnding, r)
+	if err == nil {
+		err = at.Rename(name+partEnding, name+crashEnding) // whole, or not at all
+	}
+	if err != nil {
+		_ = at.RemoveAll(name + partEnding)
+	}
+	return errors.Join(err, prune(at, keep, maxCrashBytes)) // also to make room on a full disk
+}
+
+// writeReport makes the directory of a report.
+func writeReport(at *os.Root, name string, r CrashReport) error {
 	encoded, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	name := strings.ReplaceAll(r.Name[max(0, len(r.Name)-maxCrashName):], "/", "_") // the time and the process tell two apart
-	base := fmt.Sprintf("%s-%s-%d", r.Time.UTC().Format("20060102T150405.000000"), name, r.Exit.PID)
-	return errors.Join(
-		writeWhole(filepath.Join(dir, base+crashText), []byte(r.String())),
-		writeWhole(filepath.Join(dir, base+crashJSON), append(encoded, '\n')),
-		prune(dir, crashText, keep),
-		prune(dir, crashJSON, keep),
-	)
+	err = at.Mkdir(name, 0o700) // never an existing one
+	for file, text := range map[string]string{"report.txt": r.String(), "report.json": string(encoded) + "\n", "stacks.txt": plainText(r.Dump)} {
+		if err == nil && text != "" {
+			err = at.WriteFile(path.Join(name, file), []byte(text), 0o600)
+		}
+	}
+	return err
 }
 
-// writeWhole writes a file that exists whole or not at all.
-func writeWhole(name string, b []byte) error {
-	part := name + ".part"
-	f, err := netactor.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // never an existing file or link
+// isReport matches the names of reports: those that are whole, those that a master that was killed
+// has left, and those of releases that made a file of each form.
+var isReport = regexp.MustCompile(`^\d{8}T\d{6}\.\d{6}-.*\.crash(|\.part|\.(txt|json)(\.part)?)$`)
+
+// prune removes the oldest reports until keep are left of at most
+// so many bytes. The newest stays in any case.
+func prune(at *os.Root, keep int, bytes int64) error {
+	entries, err := fs.ReadDir(at.FS(), ".")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Close()); err != nil {
-		_ = os.Remove(part)
-		return err
-	}
-	return os.Rename(part, name)
-}
-
-// prune removes the oldest files with that ending until keep are left.
-func prune(dir, ending string, keep int) error {
-	entries, err := os.ReadDir(dir) // sorted by name
-	if err != nil {
-		return err
-	}
-	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return !strings.HasSuffix(e.Name(), ending) })
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(b.Name(), a.Name()) }) // newest first
 	var errs []error
-	for _, e := range entries[:max(0, len(entries)-keep)] {
-		errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+	seen := 0
+	for _, e := range entries {
+		if !isReport.MatchString(e.Name()) {
+			continue
+		}
+		seen++
+		bytes -= sizeBelow(at, e.Name())
+		if seen > keep || bytes < 0 && seen > 1 {
+			errs = append(errs, at.RemoveAll(e.Name()))
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// sizeBelow returns the bytes of the files of a report.
+func sizeBelow(at *os.Root, name string) (n int64) {
+	_ = fs.WalkDir(at.FS(), name, func(_ string, e fs.DirEntry, err error) error {
+		if err == nil {
+			if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+				n += info.Size()
+			}
+		}
+		return nil
+	})
+	return n
 }

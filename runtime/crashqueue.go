@@ -21,6 +21,9 @@ const (
 	maxReports     = 32
 	maxReportBytes = 2 << 20
 
+	// maxCrashEvents is how many of the tree's events before it a report has.
+	maxCrashEvents = 32
+
 	// heldTimeout bounds how long the end of a worker waits for the listener process to list the
 	// worker's connections.
 	heldTimeout = 100 * time.Millisecond
@@ -31,12 +34,13 @@ const (
 
 // crashQueue keeps the latest crash reports, and delivers all to Hooks.Crash, which may block.
 type crashQueue struct {
-	kept *history.Log[CrashReport]
-	q    *queue.Queue[CrashReport] // nil when there is no hook
+	kept   *history.Log[CrashReport]
+	events *history.Log[Event]       // of the tree; nil = none
+	q      *queue.Queue[CrashReport] // nil when there is no hook
 }
 
-func newCrashQueue(to func(CrashReport)) *crashQueue {
-	c := &crashQueue{kept: history.New(maxReports, maxReportBytes, CrashReport.size)}
+func newCrashQueue(to func(CrashReport), events *history.Log[Event]) *crashQueue {
+	c := &crashQueue{events: events, kept: history.New(maxReports, maxReportBytes, CrashReport.size)}
 	if to != nil {
 		c.q = queue.New(queue.Config[CrashReport]{Take: func(r CrashReport) error { to(r); return nil }, Max: maxCrashes + 1}) // and the one that the hook has
 	}
@@ -44,6 +48,12 @@ func newCrashQueue(to func(CrashReport)) *crashQueue {
 }
 
 func (c *crashQueue) report(r CrashReport) {
+	if c.events != nil {
+		newest := c.events.Last()
+		for _, e := range c.events.Kept(newest-min(newest, maxCrashEvents), maxCrashEvents) {
+			r.Events = append(r.Events, supervisor.Cut(e.Value.Time.UTC().Format(clockLayout)+" "+e.Value.String()))
+		}
+	}
 	c.kept.Put(r)
 	if c.q != nil {
 		c.q.Put(r)
@@ -53,6 +63,7 @@ func (c *crashQueue) report(r CrashReport) {
 // latest returns the reports that are kept, newest first.
 func (c *crashQueue) latest() (reports []CrashReport) {
 	for _, e := range slices.Backward(c.kept.Kept(0, maxReports)) {
+		e.Value.Number = e.Cursor
 		reports = append(reports, e.Value)
 	}
 	return reports
@@ -74,6 +85,13 @@ func (c *crashQueue) save() ([]byte, error) {
 			p.Lost = r.Exit.Lost.Error()
 		}
 		p.Report.Dump, p.Report.Lines = strings.ToValidUTF8(r.Dump, "?"), slices.Clone(r.Lines)
+		p.Report.Cgroup, p.Report.Spans, p.Report.Events = strings.ToValidUTF8(r.Cgroup, "?"), slices.Clone(r.Spans), slices.Clone(r.Events)
+		for i, s := range r.Spans {
+			p.Report.Spans[i].Name = strings.ToValidUTF8(s.Name, "?")
+		}
+		for i, e := range r.Events {
+			p.Report.Events[i] = strings.ToValidUTF8(e, "?")
+		}
 		for i, l := range r.Lines {
 			p.Report.Lines[i].Text = strings.ToValidUTF8(l.Text, "?")
 		}
@@ -103,6 +121,9 @@ func (r CrashReport) size() int {
 	n := 1024 + len(r.Dump) + len(r.Reason.Stack)
 	for _, l := range r.Lines {
 		n += 128 + len(l.Text)
+	}
+	for _, e := range r.Events {
+		n += len(e)
 	}
 	return n
 }

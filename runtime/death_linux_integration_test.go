@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"syscall"
@@ -46,16 +47,17 @@ func main() {
 
 // death is a way to die, and what must be reported of it.
 type death struct {
-	name   string
-	reason string // of the event, a prefix
-	words  string // of the exit, a prefix; "" = none
-	dump   string // what the dump must contain; "" = no dump
-	kind   supervisor.ReasonKind
-	code   int
-	signal syscall.Signal
-	oomed  bool // the process needs a limit on its memory
-	alone  bool // needs a process that waits for nothing: not a worker
-	die    func()
+	name     string
+	reason   string // of the event, a prefix
+	words    string // of the exit, a prefix; "" = none
+	dump     string // what the dump must contain; "" = no dump
+	kind     supervisor.ReasonKind
+	code     int
+	signal   syscall.Signal
+	oomed    bool // the process needs a limit on its memory
+	alone    bool // needs a process that waits for nothing: not a worker
+	ofWorker bool // is a worker's alone
+	die      func()
 }
 
 // deaths are the ways to die.
@@ -121,6 +123,15 @@ var deaths = []death{
 		kind: supervisor.Exited, code: 2, die: func() { killSelf(syscall.SIGABRT) },
 	},
 	{name: "SIGKILL", reason: "signal 9 (killed)", kind: supervisor.Signaled, code: -1, signal: syscall.SIGKILL, die: func() { killSelf(syscall.SIGKILL) }},
+	{
+		name: "labels", reason: "exit code 2: SIGABRT: abort", words: "SIGABRT: abort", dump: `labels:{"route": "GET /cart"}`,
+		kind: supervisor.Exited, code: 2, ofWorker: true, die: func() {
+			began := make(chan struct{})
+			go pprof.Do(context.Background(), pprof.Labels("route", "GET /cart"), func(context.Context) { close(began); select {} })
+			<-began
+			killSelf(syscall.SIGABRT)
+		},
+	},
 	{name: "SIGXCPU by default", reason: "signal 24 (CPU time limit exceeded", kind: supervisor.Signaled, code: -1, signal: syscall.SIGXCPU, alone: true},
 }
 
@@ -193,6 +204,9 @@ func init() {
 	trees["programs die"] = func() coppice.Config {
 		cfg := coppice.Config{Hooks: coppice.Hooks{Crash: crashed.add}}
 		for _, d := range deaths {
+			if d.ofWorker {
+				continue
+			}
 			p := coppice.Process{
 				Name: strings.ReplaceAll(d.name, " ", "-"), Command: []string{os.Args[0]}, Restart: supervisor.Temporary,
 				Environment: coppice.Environment{Env: []string{programVar + "=die", dieVar + "=" + d.name}},
@@ -252,6 +266,9 @@ func TestWaysToDie(t *testing.T) {
 				ev := next(t, sub, coppice.ChildExited)
 				r := crashed.await(t)
 				checkDeath(t, d.name, ev.Reason, r)
+				if r.Build == "" || len(r.Events) == 0 || !strings.Contains(strings.Join(r.Events, "\n"), "web/0") {
+					t.Errorf("build %q, events %q", r.Build, r.Events)
+				}
 				if r.Name != "web/0" || r.Role != "worker" || r.ID == 0 || !r.Ready || int(ev.Incarnation) != r.Incarnation {
 					t.Errorf("the report is of %s %s, id %d, incarnation %d, ready %v", r.Role, r.Name, r.ID, r.Incarnation, r.Ready)
 				}
@@ -275,11 +292,12 @@ func TestWaysToDie(t *testing.T) {
 		}
 		startTree(t, "programs die")
 		reports := map[string]coppice.CrashReport{}
-		for range deaths {
+		ofPrograms := slices.DeleteFunc(slices.Clone(deaths), func(d death) bool { return d.ofWorker })
+		for range ofPrograms {
 			r := crashed.await(t)
 			reports[r.Name] = r
 		}
-		for _, d := range deaths {
+		for _, d := range ofPrograms {
 			t.Run(d.name, func(t *testing.T) {
 				r := reports[strings.ReplaceAll(d.name, " ", "-")]
 				checkDeath(t, d.name, r.Reason, r)

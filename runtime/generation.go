@@ -18,6 +18,7 @@ type generation struct {
 	number int
 	exe    *executable
 	config []byte
+	build  string // the build ID of exe
 
 	// environ is the master's environment as the generation began, after Config.Load. It is the
 	// environment of replacements too, whatever the master sets later.
@@ -66,7 +67,7 @@ func (g *generation) sharedConfig() (*os.File, error) {
 
 // newGeneration takes ownership of exe. The caller gets a hold on the generation.
 func newGeneration(number int, exe *executable, config []byte) *generation {
-	g := &generation{number: number, exe: exe, config: config, environ: os.Environ()}
+	g := &generation{number: number, exe: exe, config: config, build: exe.BuildID(), environ: os.Environ()}
 	g.uses.Store(1)
 	return g
 }

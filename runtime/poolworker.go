@@ -510,10 +510,10 @@ func (w *poolWorker) finish() {
 	at := w.telemetry.Ended(tracing.End{
 		At: time.Now(), PID: w.backend.pid(), Type: w.reason.Kind.String(), Reason: w.reason.String(), Process: w.self().Process(),
 	})
-	c.lifecycle.KeepServed(w.name(), at)
+	c.lifecycle.KeepServed(w.name(), at...)
 	if isCrash(w.reason, end.exit) {
 		r := had.report(w.identity(), string(w.hello.Role), w.reason, end.exit, at)
-		r.Ready = childproto.IsClosed(w.ready)
+		r.Ready, r.Build = childproto.IsClosed(w.ready), w.gen.build
 		w.backend.fillReport(&r)
 		c.crashes.report(r)
 	}

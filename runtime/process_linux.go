@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,11 +17,13 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/history"
 	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 	"github.com/coppice-go/coppice/runtime/internal/started"
 	"github.com/coppice-go/coppice/runtime/internal/testrun"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // channelFD is the number of the channel in a child. It is not 3, where LISTEN_FDS starts
@@ -41,6 +44,7 @@ type processChild struct {
 
 	tail   output.Tail
 	oom    *process.OOMWatch
+	used   *history.Log[Usage]
 	sigs   atomic.Uint64 // sent by the master while it lived: a signals
 	ended  chan struct{} // closed by finish
 	began  time.Time     // when it was started
@@ -78,7 +82,7 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 		childproto.StartedVar: started.State(w.env.limits()),
 	})
 	b, err := s.spawn(ctx, process.Command{
-		Executable: w.exe, Args: s.test.Args(started.Args()), Env: w.env.variables(merge(w.environ, reservedVars), w.size, append(marks, deeper())...),
+		Executable: w.exe, Args: s.test.Args(started.Args()), Env: w.env.variables(withLabels(merge(w.environ, reservedVars)), w.size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
 	}, w.env, w.request())
@@ -86,6 +90,19 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 		return nil, nil, errors.Join(err, local.Close())
 	}
 	return local, b, nil
+}
+
+// withLabels has a Go program print the labels of its goroutines (pprof.Do) with their stacks, unless
+// GODEBUG says whether it does.
+func withLabels(environ []string) []string {
+	const name, setting = "GODEBUG=", "tracebacklabels=1"
+	for i, kv := range environ {
+		if v, ok := strings.CutPrefix(kv, name); ok {
+			environ[i] = name + setting + "," + v // the last of two counts
+			return environ
+		}
+	}
+	return append(environ, name+setting)
 }
 
 // request returns how the master handles the process.
@@ -173,7 +190,8 @@ func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment
 
 // watch returns the record of a process that was started at began. Its output is not read yet.
 func (s spawner) watch(proc *process.Process, began time.Time, how spawnRequest) *processChild {
-	b := &processChild{spawner: s, proc: proc, began: began, oom: process.WatchOOM(proc.PID()), how: how, ended: make(chan struct{}), killed: make(chan struct{})}
+	b := &processChild{spawner: s, proc: proc, began: began, used: history.New[Usage](maxUsage, 0, nil), how: how, ended: make(chan struct{}), killed: make(chan struct{})}
+	b.oom = process.WatchOOM(proc.PID(), b.lookUsage)
 	b.stopping.log, b.stopping.name, b.stopping.pid = s.log, func() string { return how.present().Name }, proc.PID()
 	b.how.label.PID = proc.PID()
 	if s.dumps {
@@ -269,6 +287,14 @@ func (b *processChild) exit() Exit {
 func (b *processChild) fillReport(r *CrashReport) {
 	r.Time, r.Uptime = b.at, b.at.Sub(b.began)
 	r.Lost = b.tail.Lost()
+	r.Cgroup = supervisor.Cut(b.oom.Events())
+	for _, u := range b.used.Kept(0, maxUsage) {
+		r.Usage = append(r.Usage, u.Value)
+	}
+	if r.Exit.Core {
+		pattern, _ := os.ReadFile("/proc/sys/kernel/core_pattern")
+		r.Core = coreFile(strings.TrimSpace(string(pattern)), r.Exit.PID)
+	}
 	if r.Exit.Words == "" {
 		lines, before := b.tail.Last()
 		r.Lines, r.Before = outputLines(lines), before
@@ -278,6 +304,15 @@ func (b *processChild) fillReport(r *CrashReport) {
 	r.Dump, r.Cut = said.Dump, said.Cut
 	lines, before := b.tail.BesidesWords()
 	r.Lines, r.Before = outputLines(lines), before
+}
+
+// maxUsage is how many looks at a process are kept: of the last minute.
+const maxUsage = 6
+
+func (b *processChild) lookUsage() {
+	if u, ok := usageOf(b.pid()); ok {
+		b.used.Put(Usage{time.Now(), u.memory, time.Duration(u.cpu), u.files})
+	}
 }
 
 func (b *processChild) sent() signals { return signals(b.sigs.Load()) }

@@ -23,6 +23,7 @@ type executable struct{}
 
 func openExecutable() (*executable, error) { return &executable{}, nil }
 func (*executable) Close() error           { return nil }
+func (*executable) BuildID() string        { return "" }
 
 func openStore(*slog.Logger) descriptorStore { return nil }
 

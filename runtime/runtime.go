@@ -315,7 +315,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	}()
 	to, dumps := lineWriter(rt.cfg.Output, rt.cfg.Tags)
 	rt.output = newOutputQueue(to, rt.lines, rt.cfg.MaxLine)
-	rt.crashes = newCrashQueue(rt.cfg.Hooks.Crash)
+	rt.crashes = newCrashQueue(rt.cfg.Hooks.Crash, rt.events)
 	if in := rt.inherited; in != nil && in.state.Crashes != nil {
 		if err := rt.crashes.takeOver(in.state.Crashes); err != nil { // no reason to fail
 			rt.log.Warn("upgrade: the crash reports of the program before are lost", "err", err)

@@ -4,11 +4,10 @@ import (
 	"context"
 	"slices"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor/registry"
 	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // crashContext is what a worker had when it ended. It is read before other processes learn of the
@@ -48,15 +47,17 @@ func crashContextOf(id int, address string, system *actors.System, sockets *regi
 
 // report returns the report of the crash of a worker, which still lacks what its backend adds.
 // spans are those that it had open.
-func (b crashContext) report(process Identity, role string, reason supervisor.Reason, exit Exit, spans []trace.SpanContext) CrashReport {
+func (b crashContext) report(process Identity, role string, reason supervisor.Reason, exit Exit, spans []tracing.OpenSpan) CrashReport {
 	r := CrashReport{
 		Identity: process, Role: role,
 		Reason: reason, Exit: exit, Conns: b.held, Asked: b.asked,
 	}
 	for _, s := range spans {
-		if id := s.TraceID().String(); !slices.Contains(r.Traces, id) {
+		id := s.TraceID().String()
+		if !slices.Contains(r.Traces, id) {
 			r.Traces = append(r.Traces, id)
 		}
+		r.Spans = append(r.Spans, LostSpan{supervisor.Cut(s.Name), s.Start, id, s.SpanID().String()})
 	}
 	return r
 }

@@ -105,7 +105,14 @@ type ChildTelemetry interface {
 	// that it had ended and not sent are exported; spans that it had open end with an
 	// error. It returns the outermost of the open spans, newest first, at most
 	// [MaxServed]. Call it once, also for a child that did not come up.
-	Ended(e End) []trace.SpanContext
+	Ended(e End) []OpenSpan
+}
+
+// An OpenSpan is a span that a child had open when it ended. The child has named it.
+type OpenSpan struct {
+	trace.SpanContext
+	Name  string
+	Start time.Time
 }
 
 // MaxServed is the limit of spans that ChildTelemetry.Ended returns.
@@ -198,7 +205,7 @@ func (offChild) Table() *os.File { return nil }
 func (offChild) Receive(PayloadKind, []byte) error {
 	return fmt.Errorf("%w: nothing is exported", ErrPayload)
 }
-func (offChild) Ended(End) []trace.SpanContext { return nil }
+func (offChild) Ended(End) []OpenSpan { return nil }
 
 type ownBackend struct{ provider trace.TracerProvider }
 

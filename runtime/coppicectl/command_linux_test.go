@@ -224,6 +224,15 @@ func TestOperator(t *testing.T) {
 		resp.Body.Close()
 	}
 	eventually(t, "the crash report", func() bool { out, _ := s.run(0, "crashes"); return strings.Contains(out, "panic: asked to panic") })
+	out, _ := s.run(0, "crashes", "show")
+	for _, says := range []string{"\n  build    ", "\n  event    ", "\n  after    ", "panic: asked to panic\n"} {
+		if !strings.Contains(out, says) {
+			t.Errorf("crashes show: it does not say %q: %s", says, out)
+		}
+	}
+	if first, _ := s.run(0, "crashes", "show", "1"); !strings.HasPrefix(first, "crash: web/") {
+		t.Errorf("crashes show 1: %s", first)
+	}
 	if out, _ := s.run(0, "logs", "web"); !strings.Contains(out, "g2| panic: asked to panic\n") {
 		t.Errorf("logs: %s", out)
 	}
@@ -246,7 +255,7 @@ func TestOperator(t *testing.T) {
 			return strings.Contains(out, "an operator had asked for it ("+what+" process=web/1, user ")
 		})
 	}
-	out, _ := s.run(0, "bundle", "-o", "-")
+	out, _ = s.run(0, "bundle", "-o", "-")
 	names := ""
 	for r := tar.NewReader(strings.NewReader(out)); ; {
 		h, err := r.Next()

@@ -174,6 +174,15 @@ func (c *command) reads(root *cobra.Command) {
 		})
 	})
 	cmd.Flags().BoolVar(&full, "full", false, "all lines of each report")
+	c.add(cmd, "show [NUMBER]", "Show all that is known of one end, the latest by default: what it used, served and printed, its stacks, and the events around it", cobra.MaximumNArgs(1), func(ctx context.Context, t *tree, args []string) error {
+		b, err := t.text(ctx, "crashes/text", url.Values{"number": {strings.TrimPrefix(strings.Join(args, ""), "#")}})
+		if err != nil {
+			return err
+		}
+		text := cleanLines(string(b))
+		c.printValue(map[string]string{"report": text}, func() []string { return []string{strings.TrimSuffix(text, "\n")} })
+		return nil
+	})
 
 	c.add(root, "stacks NAME", "Show the stacks of a process; master is one too", cobra.ExactArgs(1), func(ctx context.Context, t *tree, args []string) error {
 		b, err := t.text(ctx, "stacks", url.Values{"process": args})

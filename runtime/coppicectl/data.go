@@ -100,6 +100,7 @@ type logLine struct {
 }
 
 type crash struct {
+	Number                                 int
 	Time                                   time.Time
 	Name, Role                             string
 	ID, PID, Generation, Incarnation, Slot int

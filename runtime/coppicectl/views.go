@@ -162,7 +162,7 @@ const shownLines = 12
 
 // crashText renders a crash report.
 func crashText(v view, c crash, full bool) []string {
-	lines := []string{paint(clean(fmt.Sprintf("%s  %s#%d g%d  %s", c.Time.Local().Format("2006-01-02 "+clock), c.Name, c.ID, c.Generation, c.Reason.Text)), red, v.colors)}
+	lines := []string{paint(clean(fmt.Sprintf("%d  %s  %s#%d g%d  %s", c.Number, c.Time.Local().Format("2006-01-02 "+clock), c.Name, c.ID, c.Generation, c.Reason.Text)), red, v.colors)}
 	ready := "ready"
 	if !c.Ready {
 		ready = "not yet ready"

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
@@ -78,7 +79,7 @@ func (c *childTelemetry) Receive(kind tracing.PayloadKind, b []byte) error {
 }
 
 // Ended exports what the table holds and closes it.
-func (c *childTelemetry) Ended(e tracing.End) []trace.SpanContext {
+func (c *childTelemetry) Ended(e tracing.End) []tracing.OpenSpan {
 	c.metrics.close()
 	c.mu.Lock()
 	mem, f := c.mem, c.table
@@ -100,7 +101,7 @@ func (c *childTelemetry) Ended(e tracing.End) []trace.SpanContext {
 const maxEndText = 256
 
 // recover turns the records of a dead child into spans and exports them.
-func (c *childTelemetry) recover(all []tableSpan, e tracing.End) []trace.SpanContext {
+func (c *childTelemetry) recover(all []tableSpan, e tracing.End) []tracing.OpenSpan {
 	scopes := make(map[string]*tracepb.ScopeSpans)
 	open := make(map[string]*tracepb.Span) // by id
 	n := 0
@@ -151,7 +152,7 @@ func (c *childTelemetry) recover(all []tableSpan, e tracing.End) []trace.SpanCon
 }
 
 // outermost returns the open spans that are not below another open span.
-func outermost(open map[string]*tracepb.Span) []trace.SpanContext {
+func outermost(open map[string]*tracepb.Span) []tracing.OpenSpan {
 	var outer []*tracepb.Span
 	for _, s := range open {
 		if open[string(s.ParentSpanId)] == nil {
@@ -159,11 +160,11 @@ func outermost(open map[string]*tracepb.Span) []trace.SpanContext {
 		}
 	}
 	slices.SortFunc(outer, func(a, b *tracepb.Span) int { return cmp.Compare(b.StartTimeUnixNano, a.StartTimeUnixNano) })
-	var out []trace.SpanContext
+	var out []tracing.OpenSpan
 	for _, s := range outer[:min(len(outer), tracing.MaxServed)] {
-		out = append(out, trace.NewSpanContext(trace.SpanContextConfig{
+		out = append(out, tracing.OpenSpan{Name: s.Name, Start: time.Unix(0, int64(s.StartTimeUnixNano)), SpanContext: trace.NewSpanContext(trace.SpanContextConfig{
 			TraceID: trace.TraceID(s.TraceId), SpanID: trace.SpanID(s.SpanId), TraceFlags: trace.FlagsSampled, Remote: true,
-		}))
+		})})
 	}
 	return out
 }

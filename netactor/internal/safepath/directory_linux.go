@@ -215,3 +215,26 @@ func (d *Directory) isProc() bool {
 	var st unix.Statfs_t
 	return unix.Fstatfs(d.FD, &st) == nil && st.Type == unix.PROC_SUPER_MAGIC
 }
+
+// OpenRoot is os.OpenRoot of a directory of this process's user or root's that not all may write
+// to. It follows no symbolic link that another user can have put there.
+func OpenRoot(dir string) (*os.Root, error) {
+	fail := func(err error) (*os.Root, error) { return nil, &fs.PathError{Op: "open", Path: dir, Err: err} }
+	at, err := filepath.Abs(dir)
+	if err != nil {
+		return fail(err)
+	}
+	d, err := OpenDirectory(at, "open")
+	if err != nil {
+		return fail(err)
+	}
+	defer d.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(d.FD, &st); err != nil {
+		return fail(err)
+	}
+	if !ours(st.Uid) || st.Mode&0o002 != 0 {
+		return fail(fmt.Errorf("it belongs to another user, or all may write to it: %w", unix.EPERM))
+	}
+	return os.OpenRoot(ProcPath(d.FD))
+}

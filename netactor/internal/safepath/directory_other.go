@@ -11,3 +11,6 @@ import (
 func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	return os.OpenFile(path, flag, perm)
 }
+
+// OpenRoot is os.OpenRoot.
+func OpenRoot(dir string) (*os.Root, error) { return os.OpenRoot(dir) }

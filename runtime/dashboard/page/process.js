@@ -72,10 +72,17 @@ function endOf(r) {
   fact('Most memory', r.exit && size(r.exit.max_rss_bytes));
   fact('Connections that it had', r.held?.map((h) => `${h.listener}: ${h.open}`).join(', '));
   fact('Asked for', r.asked?.join(', '));
+  fact('Cgroup', r.cgroup);
+  fact('Core dump', r.core);
+  fact('Build', r.build);
+  const was = r.usage?.at(-1);
+  fact('Memory before', was && `${size(was.memory_bytes)} ${span((new Date(r.time) - new Date(was.time)) / 1000)} before`);
+  fact('Traces', r.traces?.join(', '));
   const body = [facts];
   if (r.exit?.words) body.push(el('p', {}, 'Last words: ', el('b', {}, r.exit.words)));
   if (r.lines?.length) body.push(el('p', {}, 'Last lines'), el('pre', { tabindex: '0' }, r.lines.map((l) => `${clock(l.time)} ${l.text}`).join('\n')));
   if (r.dump) body.push(el('p', {}, 'Stack'), el('pre', { tabindex: '0' }, r.dump));
+  body.push(el('p', {}, el('a', { href: `v1/crashes/text?number=${r.number}` }, 'The whole report, with the events around it')));
   return el('details', {}, el('summary', {}, `${clock(r.time)} ${r.name}: ${r.reason.text}`), ...body);
 }
 

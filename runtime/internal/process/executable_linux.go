@@ -1,6 +1,8 @@
 package process
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -82,4 +84,26 @@ func (e *Executable) Close() error {
 		return e.file.Close()
 	}
 	return errors.Join(e.file.Close(), e.dir.Close())
+}
+
+// maxBuildID is how far from the beginning of a program its notes are looked for.
+const maxBuildID = 64 << 10
+
+// BuildID returns the program's Go build ID (`go tool buildid`): the note of type 4 of "Go" in its
+// ELF file. It is empty if the file cannot be read or has none.
+func (e *Executable) BuildID() string {
+	b := make([]byte, maxBuildID)
+	n, _ := e.file.ReadAt(b, 0) // what there is
+	const name, kind = "Go\x00\x00", 4
+	for at := 0; ; at++ { // Elf64_Nhdr: length of the name, length of the ID, kind; name; ID
+		i := bytes.Index(b[at:n], []byte(name))
+		if at += i; i < 0 {
+			return ""
+		}
+		if at < 12 || binary.NativeEndian.Uint32(b[at-12:]) != uint32(len(name)) || binary.NativeEndian.Uint32(b[at-4:]) != kind {
+			continue
+		}
+		id := b[at+len(name) : n]
+		return string(id[:min(binary.NativeEndian.Uint32(b[at-8:]), uint32(len(id)))])
+	}
 }

@@ -91,7 +91,8 @@ func (g OOMGauge) Verdict() OOM {
 // An OOMWatch reads the counters again from time to time, so that a kill long ago does not count,
 // and that it follows a process that was moved to another cgroup.
 type OOMWatch struct {
-	pid int
+	pid  int
+	each func() // called with each look but the first; nil = none
 
 	mu        sync.Mutex
 	now, then OOMGauge
@@ -102,10 +103,11 @@ type OOMWatch struct {
 // the process.
 const lookOOM = 10 * time.Second
 
-// WatchOOM begins to watch the counters for the process pid, see [GaugeOOM]. Stop ends it.
-func WatchOOM(pid int) *OOMWatch {
+// WatchOOM begins to watch the counters for the process pid, see [GaugeOOM]. Stop ends it. each is
+// called with each look at them.
+func WatchOOM(pid int, each func()) *OOMWatch {
 	g := GaugeOOM(pid)
-	w := &OOMWatch{pid: pid, now: g, then: g}
+	w := &OOMWatch{pid: pid, each: each, now: g, then: g}
 	w.mu.Lock() // for Look
 	defer w.mu.Unlock()
 	w.timer = time.AfterFunc(lookOOM, w.Look)
@@ -120,6 +122,9 @@ func (w *OOMWatch) Look() {
 	if w.timer != nil {
 		w.then, w.now = w.now, g
 		w.timer.Reset(lookOOM)
+		if w.each != nil {
+			w.each()
+		}
 	}
 }
 
@@ -133,6 +138,34 @@ func (w *OOMWatch) Stop() {
 
 // Verdict returns the OOM of the process, as [OOMGauge.Verdict] does. Call it after Stop.
 func (w *OOMWatch) Verdict() OOM { return max(w.then.Verdict(), w.now.Verdict()) }
+
+// Events returns what the kernel has counted in the process's cgroup since it was made, in one
+// line: what is not 0 of memory.events and pids.events, and the most memory. It is empty if the
+// process was in our cgroup, and if the cgroup is gone. Call it after Stop.
+func (w *OOMWatch) Events() string {
+	w.mu.Lock()
+	file := w.now.own.file
+	w.mu.Unlock()
+	if filepath.Base(file) != "memory.events" {
+		return ""
+	}
+	var counts []string
+	for _, name := range []string{"memory.events", "pids.events", "memory.peak"} {
+		b, err := os.ReadFile(filepath.Join(filepath.Dir(file), name))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			if line = strings.TrimSpace(line); !strings.HasSuffix(" "+line, " 0") {
+				counts = append(counts, strings.TrimSuffix(name, ".events")+" "+line)
+			}
+		}
+	}
+	if counts == nil {
+		return ""
+	}
+	return strings.TrimPrefix(filepath.Dir(file), "/sys/fs/cgroup") + ": " + strings.Join(counts, ", ")
+}
 
 // memoryEvents returns the file with the OOM counter of the cgroup of a process: memory.events
 // (cgroup v2), memory.oom_control (v1); "" for none. The root cgroup of v2 has none.

@@ -55,6 +55,41 @@ func TestOOMVerdict(t *testing.T) {
 	}
 }
 
+// TestCgroupEvents: a report has what the cgroup has counted and is not 0, in one line.
+func TestCgroupEvents(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"memory.events": "low 0\nhigh 3\nmax 70\noom 1\noom_kill 1\n", "pids.events": "max 0\n", "memory.peak": "1048576\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &OOMWatch{now: OOMGauge{own: counter{file: filepath.Join(dir, "memory.events")}}}
+	if got, want := w.Events(), dir+": memory high 3, memory max 70, memory oom 1, memory oom_kill 1, memory.peak 1048576"; got != want {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+	if got := (&OOMWatch{}).Events(); got != "" {
+		t.Errorf("of our own cgroup: %q", got)
+	}
+}
+
+// TestBuildID: it is what the go command says.
+func TestBuildID(t *testing.T) {
+	exe, err := Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	want, err := exec.Command("go", "tool", "buildid", "/proc/"+strconv.Itoa(os.Getpid())+"/exe").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := exe.BuildID(); got == "" || got != strings.TrimSpace(string(want)) {
+		t.Errorf("%q, want %s", got, want)
+	}
+}
+
 // TestOOMKilled: the kernel kills a process in a separate cgroup, and another dies there of a
 // SIGKILL that is not the kernel's. Needs a memory cgroup that the test may make (v1, or v2 with
 // the controller handed down).

@@ -9,7 +9,7 @@ import (
 const (
 	// MaxDump is how many bytes are kept of the output of a dying program: the beginning, where a
 	// Go program shows the goroutine at fault.
-	MaxDump = 64 << 10
+	MaxDump = 256 << 10
 
 	// stale is how long a program may live after its last words. A program that printed "panic: …"
 	// and then lived longer has survived the panic.

@@ -104,13 +104,17 @@ func (l *Lifecycle) Wait() {
 
 // KeepServed keeps the spans that a child was serving when it ended; the span of its end or restart
 // links to them. It must be called before the supervisor can learn of the end.
-func (l *Lifecycle) KeepServed(name string, served []trace.SpanContext) {
+func (l *Lifecycle) KeepServed(name string, served ...tracing.OpenSpan) {
 	if l == nil || len(served) == 0 {
 		return
 	}
+	contexts := make([]trace.SpanContext, len(served))
+	for i, s := range served {
+		contexts[i] = s.SpanContext
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.served[name] = served
+	l.served[name] = contexts
 }
 
 // takeServed removes and returns what KeepServed has kept of a child.
@@ -196,7 +200,7 @@ func (l *Lifecycle) record(e supervisor.Event) {
 		l.exitSpansUnder(e.Path)
 		if s, ok := l.giveUps[e.Path]; ok {
 			delete(l.giveUps, e.Path)
-			l.KeepServed(path, []trace.SpanContext{s.Context()}) // the restart above links to it
+			l.KeepServed(path, tracing.OpenSpan{SpanContext: s.Context()}) // the restart above links to it
 			s.EndAt(at, supervisor.GaveUp.String(), e.Reason.String())
 		}
 	case supervisor.ChildNoted:

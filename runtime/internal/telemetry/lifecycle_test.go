@@ -146,7 +146,7 @@ func TestLifeAsSpans(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			l, sr := recording(t)
 			if row.served != "" {
-				l.KeepServed(row.served, []trace.SpanContext{openSpan(1)})
+				l.KeepServed(row.served, tracing.OpenSpan{SpanContext: openSpan(1)})
 			}
 			for _, e := range row.tell {
 				l.record(e)
@@ -207,7 +207,7 @@ func TestOperation(t *testing.T) {
 	var none *Lifecycle // spans and metrics are off
 	o := none.BeginOperation(tracing.SpanReload, "", nil)
 	o.End(context.Canceled)
-	none.KeepServed("web/0", nil)
+	none.KeepServed("web/0")
 	none.Wait()
 }
 
