@@ -18,13 +18,20 @@ type Sink interface {
 	Send(ctx context.Context, f *fdipc.Frame) error
 }
 
+// Flusher is a Sink that holds what it has taken. A frame of more than 32 KiB counts as held here
+// until Flush returns.
+type Flusher interface {
+	// Flush waits until nothing is held of what came on a flow, or until ctx ends.
+	Flush(ctx context.Context, flow fdipc.Lane) bool
+}
+
 // LaneEnd says how a lane ended.
 type LaneEnd struct {
 	// Reason is what the peer gave to Lane.End, at most 4 KiB; if it ended the lane.
 	Reason []byte
 	// Err is nil if the peer ended the lane. Otherwise it wraps ErrLost; or ErrRefused if the peer
 	// has no use or no room for a lane; or it is the error of the sink: then the peer does not know
-	// yet, and the lane is to be ended with a reason.
+	// yet. Until Lane.End the lane counts among the 1,024 of the trunk, but for ErrLost.
 	Err error
 }
 
@@ -132,7 +139,8 @@ func (l *Lane) Accept(reply []byte) error {
 
 // Join has what comes on the lane, and what came before, go to sink. It is called once. ended is
 // called once, after the last frame, if the lane ends by something else than its End here: from
-// Join if it had no frames left by then, else on a goroutine of the trunk. It must not block.
+// Join if it had no frames left by then, else on a goroutine of the trunk. It must not block. A
+// sink that does not take what has come before the peer's end gets no more after LastWait.
 func (l *Lane) Join(sink Sink, ended func(*LaneEnd)) {
 	t := l.trunk
 	t.mu.Lock()
@@ -309,7 +317,7 @@ func (l *Lane) tellLocked() func() {
 	}
 	l.told = true
 	l.cancel()
-	if l.end.Err == nil || errors.Is(l.end.Err, ErrLost) {
+	if errors.Is(l.end.Err, ErrLost) {
 		l.releaseLocked() // otherwise the owner has yet to call End
 	}
 	if l.ended == nil {
@@ -329,14 +337,16 @@ func (fl *flow) deliver(it *item) {
 		return
 	}
 	if !fl.pumping {
-		t.mu.Unlock()
-		err := l.sink.TrySend(&it.frame)
-		t.mu.Lock()
-		if !errors.Is(err, fdipc.ErrFull) {
-			tell := fl.tookLocked(it.cost, it.res, err)
+		if it.res == nil {
 			t.mu.Unlock()
-			tell()
-			return
+			err := l.sink.TrySend(&it.frame)
+			t.mu.Lock()
+			if !errors.Is(err, fdipc.ErrFull) {
+				tell := fl.tookLocked(it.cost, nil, err)
+				t.mu.Unlock()
+				tell()
+				return
+			}
 		}
 		fl.pumping = true
 		t.pumps.Go(fl.pump)
@@ -362,15 +372,29 @@ func (fl *flow) pump() {
 		it := fl.queue[0]
 		fl.queue[0] = item{}
 		fl.queue = fl.queue[1:]
-		t.held -= len(it.frame.Payload)
 		t.mu.Unlock()
 		err := l.sink.Send(l.ctx, &it.frame)
+		if f, holds := l.sink.(Flusher); holds && it.res != nil && err == nil {
+			f.Flush(l.ctx, it.frame.Lane)
+		}
 		t.mu.Lock()
+		t.held -= len(it.frame.Payload)
 		fl.tookLocked(it.cost, it.res, err)() // nobody is told while pumping
 	}
 	fl.queue, fl.pumping = nil, false
 	tell := l.tellLocked()
 	t.mu.Unlock()
+	tell()
+}
+
+// giveUp drops what a sink has not taken.
+func (l *Lane) giveUp() {
+	l.trunk.mu.Lock()
+	if !l.told {
+		l.dropLocked()
+	}
+	tell := l.tellLocked()
+	l.trunk.mu.Unlock()
 	tell()
 }
 

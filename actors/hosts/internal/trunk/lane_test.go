@@ -8,6 +8,7 @@ import (
 	"net"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,6 +132,66 @@ func TestSlowSink(t *testing.T) {
 		}
 		if n != 300 {
 			t.Errorf("%d frames of 300", n)
+		}
+	})
+}
+
+// holder is a sink that takes all, and holds it until the gate opens.
+type holder struct {
+	*collector
+	gate chan struct{}
+}
+
+func (h holder) Flush(ctx context.Context, _ fdipc.Lane) bool {
+	select {
+	case <-h.gate:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// TestHeldBySinks: long frames count until their sinks hold them no more, so that a peer can have
+// 128 MiB of them held, in whatever lanes; then the others come too.
+func TestHeldBySinks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := two(t, hoststest.NewNet(1))
+		gate := make(chan struct{})
+		const lanes, long = 6, 40 << 20
+		var sent atomic.Int32
+		for i := range lanes {
+			l, _, _ := open(t, a, b, holder{new(collector), gate})
+			go func() {
+				if l.Send(t.Context(), numbered(fdipc.Data, i, long)) == nil {
+					sent.Add(1)
+				}
+			}()
+		}
+		synctest.Wait()
+		if held := b.Trunk("a").Stats().Held; held != 3*long || sent.Load() != 3 {
+			t.Errorf("%d of %d frames were sent, %d MiB are held", sent.Load(), lanes, held>>20)
+		}
+		close(gate)
+		synctest.Wait()
+		if held := b.Trunk("a").Stats().Held; held != 0 || sent.Load() != lanes {
+			t.Errorf("then %d of %d frames were sent, %d MiB are held", sent.Load(), lanes, held>>20)
+		}
+	})
+}
+
+// TestUntaken: the end of a lane waits a second for a sink that takes nothing.
+func TestUntaken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := two(t, hoststest.NewNet(1))
+		stuck := &collector{full: func() bool { return true }, gate: make(chan struct{})}
+		l, _, ended := open(t, a, b, stuck)
+		if err := l.Send(t.Context(), numbered(fdipc.Data, 1, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		l.End([]byte("done"))
+		begun := time.Now()
+		if e := <-ended; e.Err != nil || string(e.Reason) != "done" || time.Since(begun) != time.Second {
+			t.Errorf("after %v: %+v", time.Since(begun), e)
 		}
 	})
 }

@@ -40,6 +40,10 @@ type Config struct {
 	// trunk is lost. A beat is sent each quarter of it. From 100 ms to 1 min, default 2 s.
 	Silence time.Duration
 
+	// LastWait is how long the end of a lane, by its peer, waits for a sink that does not take what
+	// came before. Default 1 s.
+	LastWait time.Duration
+
 	// Dial connects to the address of a peer, within ctx. Default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
@@ -137,6 +141,9 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	if cfg.Silence < 100*time.Millisecond || cfg.Silence > time.Minute {
 		errs = append(errs, fmt.Errorf("%w: Silence %v: from 100ms to 1m", ErrConfig, cfg.Silence))
+	}
+	if cfg.LastWait == 0 {
+		cfg.LastWait = lastWait
 	}
 	if cfg.Dial == nil {
 		cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) {

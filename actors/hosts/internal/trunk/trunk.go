@@ -28,6 +28,7 @@ const (
 	readBuffer   = 128 << 10
 	writeChunk   = 64 << 10
 	goodbye      = time.Second // for what is still queued when a trunk is closed
+	lastWait     = time.Second // for what a sink has not taken when the peer has ended the lane
 )
 
 // Codes of a goaway.
@@ -62,6 +63,7 @@ type Trunk struct {
 	closing error // what it ends with when all is written
 	ctl     []byte
 	data    []byte
+	rest    int     // bytes of data that the writer has
 	said    int     // of both, what the peer has made us say
 	waiting []*flow // for room in data
 	lanes   map[uint32]*Lane
@@ -183,7 +185,7 @@ func (t *Trunk) Stats() Stats {
 	defer t.mu.Unlock()
 	return Stats{
 		Since: t.since, RTT: t.rtt, Silence: t.watch.silent(), Lanes: len(t.lanes), Sent: t.sent, Got: t.got,
-		Waits: t.waits, Held: t.held, Queued: len(t.ctl) + len(t.data), Dialled: t.dialled,
+		Waits: t.waits, Held: t.held, Queued: len(t.ctl) + len(t.data) + t.rest, Dialled: t.dialled,
 	}
 }
 
@@ -298,6 +300,7 @@ func (t *Trunk) write() {
 		}
 		chunk := rest[:framesIn(rest, writeChunk)]
 		rest = rest[len(chunk):]
+		t.rest = len(rest)
 		t.sent += uint64(len(ctl) + len(chunk))
 		idle, over := len(ctl)+len(chunk) == 0, t.closing != nil
 		t.mu.Unlock()
@@ -470,7 +473,9 @@ func (t *Trunk) handle(h header, body []byte, more bool) error {
 			l.endLocked(end)
 			l.flows[0].partRes.releaseLocked()
 			l.flows[1].partRes.releaseLocked()
-			tell = l.tellLocked()
+			if tell = l.tellLocked(); !l.told {
+				time.AfterFunc(t.mesh.cfg.LastWait, l.giveUp)
+			}
 		}
 	}
 	t.mu.Unlock()
