@@ -2,6 +2,8 @@ package actors_test
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 
@@ -33,6 +35,7 @@ type testHost struct {
 // testLane is a lane between two hosts.
 type testLane struct {
 	number   uint64 // of the opener
+	accepted uint64 // of the other
 	from, to string
 	inc      uint64 // of from
 	a, b     *testHost
@@ -127,6 +130,24 @@ func (c *testCluster) lose() {
 	}
 }
 
+// breakLanes ends the lanes that the host has, at both ends. No process has ended.
+func (h *testHost) breakLanes() {
+	h.mu.Lock()
+	lanes := slices.Collect(maps.Keys(h.lanes))
+	h.mu.Unlock()
+	for _, l := range lanes {
+		for _, end := range []*testHost{l.a, l.b} {
+			_ = l.endAt(end).Close()
+			<-l.endAt(end).Done()
+			end.mu.Lock()
+			delete(end.lanes, l)
+			end.mu.Unlock()
+		}
+		l.a.to.LaneEnded(l.number, l.from, l.to, nil)
+		l.b.to.LaneEnded(l.accepted, l.to, l.from, nil)
+	}
+}
+
 func (l *testLane) endAt(h *testHost) *fdipc.Conn {
 	if h == l.a {
 		return l.near
@@ -168,7 +189,11 @@ func (h *testHost) config(l *testLane, local, foreign string) fdipc.Config {
 				})
 				h.there(actors.Boot(foreign), func() {
 					at := h.c.hosts[actors.Boot(foreign)]
-					at.to.ForeignEnded(local, why)
+					number, from := l.number, l.from
+					if from == local {
+						number = l.accepted
+					}
+					at.to.LaneEnded(number, foreign, local, why)
 					if c := other(); c != nil {
 						_ = c.Close()
 					}
@@ -191,7 +216,7 @@ func (h *testHost) OpenLane(number uint64, from string, incarnation uint64, to s
 	l := &testLane{number: number, from: from, to: to, inc: incarnation, a: h, b: h.c.hosts[actors.Boot(to)], joined: make(chan struct{})}
 	conn, err := end.Conn(h.config(l, from, to))
 	if err != nil {
-		h.to.Refused(number, to, nil)
+		h.to.Failed(number, to, err)
 		return
 	}
 	l.near = conn
@@ -213,9 +238,10 @@ func (h *testHost) offered(l *testLane) {
 	h.to.Offer(ref, l.from, l.inc, l.to)
 }
 
-func (h *testHost) LaneAccepted(ref, incarnation uint64, end actors.HalfLane) {
+func (h *testHost) LaneAccepted(ref, number, incarnation uint64, end actors.HalfLane) {
 	h.mu.Lock()
 	l := h.offer[ref]
+	l.accepted = number
 	cut := h.cut[l.a.bootOf()]
 	h.mu.Unlock()
 	conn, err := end.Conn(h.config(l, l.to, l.from))

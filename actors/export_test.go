@@ -157,3 +157,10 @@ func Unacknowledged(s *System) int {
 	defer s.names.changes.mu.Unlock()
 	return len(s.names.changes.open)
 }
+
+// LostLanes returns how many lanes this process remembers to have lost.
+func (s *System) LostLanes() int {
+	s.peers.mu.Lock()
+	defer s.peers.mu.Unlock()
+	return len(s.peers.broken)
+}

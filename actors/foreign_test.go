@@ -234,6 +234,30 @@ func TestReplaceOnAHost(t *testing.T) {
 	}
 }
 
+// TestLaneForgotten: of a lane to another host that has ended without a process nothing is kept, and
+// whoever waits for the process hears of its end all the same.
+func TestLaneForgotten(t *testing.T) {
+	c := newCluster(t, 1, "a", "b")
+	a, b := c.at("boota"), c.at("bootb")
+	spawn(t, b.Child(1), "echo", echo)
+	from, pid := a.Child(1), actor.NewPID(b.Child(1).Address(), "echo")
+	settled(t, "no trunk", func() bool { v, err := from.Ask(testContext(t), pid, "x"); return err == nil && v == "x" })
+	proc := from.Monitor(actors.ProcessPID(pid.Address))
+	for range 3 {
+		settled(t, "it does not answer", func() bool { v, err := from.Ask(testContext(t), pid, "x"); return err == nil && v == "x" })
+		m := from.Monitor(pid)
+		ask(t, from, pid, "x")
+		a.breakLanes()
+		wantErr(t, next(t, m.C).Reason.Err(), actors.ErrLane)
+	}
+	settled(t, "an ended lane is remembered", func() bool { return from.LostLanes() == 0 })
+	wantNoDown(t, proc)
+	b.Kill(1, killedBy9)
+	if r := next(t, proc.C).Reason; r != killedBy9 {
+		t.Errorf("Down: %v, want %v", r, killedBy9)
+	}
+}
+
 // TestBothAskAcrossHosts: whoever asks first, and how many at once: each ask is answered.
 func TestBothAskAcrossHosts(t *testing.T) {
 	for range 4 {

@@ -20,7 +20,7 @@ import (
 // Operations of lane frames between the master and the gateway.
 const (
 	laneOpen     byte = 5  // master: foreign address, number, local address, its incarnation; one handle
-	laneAccepted byte = 6  // master: local address, ref, its incarnation; one handle
+	laneAccepted byte = 6  // master: local address, ref, number, its incarnation; one handle
 	laneDeclined byte = 7  // master: local address, ref, why
 	laneOpened   byte = 8  // gateway: foreign address, number, its incarnation
 	laneRefused  byte = 9  // gateway: foreign address, number, why
@@ -28,6 +28,8 @@ const (
 	laneHostUp   byte = 11 // gateway: name of a host, boot
 	laneHostDown byte = 12 // gateway: boot
 	laneBegin    byte = 13 // master: its own address; you are the gateway
+	laneEnded    byte = 14 // gateway: foreign address, number, local address, why the process has ended; nothing: it may live
+	laneForget   byte = 15 // master to a child: foreign address, number of a lane that has ended
 )
 
 var (
@@ -123,14 +125,18 @@ func (l *foreignLanes) perform(e foreign.Effect, gateway *peer) *foreign.Event {
 	case foreign.Accept:
 		mine, its, incarnation, err := l.ends(e.Pair.Local, gateway)
 		if err != nil {
+			reason, ended := l.ps.endedFor(e.Pair.Local) // since the offer came
+			if !ended {
+				reason = errorReason(fmt.Errorf("%w: %w", ErrLane, err))
+			}
 			if gateway != nil {
-				l.decline(gateway, e, errorReason(fmt.Errorf("%w: %w", ErrLane, err)), true)
+				l.decline(gateway, e, reason, !ended)
 			}
 			return fail(err)
 		}
 		l.grant(e, local, mine)
 		gateway.postLane(laneAccepted, e.Pair.Local, func(b []byte) []byte {
-			return binary.AppendUvarint(binary.AppendUvarint(b, e.Ref), incarnation)
+			return binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(b, e.Ref), e.Number), incarnation)
 		}, its)
 	case foreign.Decline:
 		if gateway != nil {
@@ -149,6 +155,12 @@ func (l *foreignLanes) perform(e foreign.Effect, gateway *peer) *foreign.Event {
 			l.ps.laneRefused(e.Pair.Foreign, e.Reason)
 		} else if local != nil {
 			l.ps.refuseLane(local, e.Pair.Foreign, e.Reason.Cause)
+		}
+	case foreign.Forget:
+		if here {
+			l.ps.forgetLane(e.Pair.Foreign, e.Number)
+		} else if local != nil {
+			local.postLane(laneForget, e.Pair.Foreign, func(b []byte) []byte { return binary.AppendUvarint(b, e.Number) })
 		}
 	case foreign.HostChanged:
 		l.ps.events.hostChanged(e.Host)
@@ -257,6 +269,12 @@ func (l *foreignLanes) onFrame(op byte, subject string, r *wire.Reader) bool {
 		default:
 			ev.Reason = &noActor
 		}
+	case laneEnded:
+		ev.Kind, ev.Number, ev.Pair.Local = foreign.LaneEnded, r.Uint(), r.Text(wire.MaxAddress)
+		if len(r.B) > 0 {
+			reason, _ = readWhy(r)
+			ev.Reason = &reason
+		}
 	case laneHostUp:
 		ev.Kind, ev.Host, ev.Boot = foreign.HostUp, subject, r.Text(wire.MaxAddress)
 	case laneHostDown:
@@ -264,7 +282,7 @@ func (l *foreignLanes) onFrame(op byte, subject string, r *wire.Reader) bool {
 	default:
 		return false
 	}
-	if r.Bad || op < laneHostUp && (!l.ps.isForeign(subject) || checkName(subject) != nil) {
+	if r.Bad || op != laneHostUp && op != laneHostDown && (!l.ps.isForeign(subject) || checkName(subject) != nil) {
 		return false
 	}
 	l.step(ev)

@@ -6,7 +6,6 @@ import (
 	"maps"
 
 	"github.com/asynkron/protoactor-go/actor"
-	"github.com/coppice-go/coppice/actors/internal/foreign"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
@@ -28,12 +27,18 @@ func (fr *frameReader) processEnded(address string, reason supervisor.Reason) {
 	fr.inbound.dropOne(address)
 }
 
-// laneDropped ends what waits for the actors of a process that may live on.
-func (fr *frameReader) laneDropped(address string, reason supervisor.Reason) {
+// laneDropped ends what waits for the actors of a process that may live on, and for the process if
+// there was no lane to another host yet. If there was one, whoever waits for the process has another
+// made: without one nobody would tell of its end.
+func (fr *frameReader) laneDropped(address string, reason supervisor.Reason, opened bool) {
 	fr.namesLost(address)
 	fr.asks.failAt(address, reason)
-	fr.monitors.fireAt(address, reason, isNoActor(reason))
+	abroad := fr.isForeign(address)
+	remain := fr.monitors.fireAt(address, reason, isNoActor(reason) || abroad && !opened)
 	fr.inbound.dropOne(address)
+	if abroad && remain {
+		_, _ = fr.peers.askLane(address)
+	}
 }
 
 // namesLost forgets the names of another host, in the master, if the address is that of its master:
@@ -329,10 +334,6 @@ func (fr *frameReader) onFailed(p *peer, r *wire.Reader, target *actor.PID) {
 func (fr *frameReader) onProcessEnded(p *peer, r *wire.Reader) {
 	address := r.Text(wire.MaxAddress)
 	reason := readReason(r)
-	if l := fr.peers.foreign; l != nil && !r.Bad && l.isGateway(p) && fr.isForeign(address) {
-		l.step(foreign.Event{Kind: foreign.ForeignEnded, Pair: foreign.Pair{Foreign: address}, Reason: &reason})
-		return
-	}
 	if r.Bad || p.address != fr.peers.uplinkAddress() || checkName(address) != nil || address == p.address {
 		fr.countMalformed(p.address, wire.KindProcessEnded)
 		return

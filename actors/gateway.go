@@ -26,13 +26,13 @@ type Gateway interface {
 	// of another. It is answered by Opened or Refused, with its number. from gets the other end
 	// after Opened.
 	OpenLane(number uint64, from string, incarnation uint64, to string, end HalfLane)
-	// LaneAccepted answers Offer: the process has the other end.
-	LaneAccepted(ref, incarnation uint64, end HalfLane)
+	// LaneAccepted answers Offer: the process has the other end, and the lane has a number here.
+	LaneAccepted(ref, number, incarnation uint64, end HalfLane)
 	// LaneDeclined answers Offer too. If OpenLane was called for the two processes, and is not
 	// answered yet, the other host is to hear of that lane before it hears why.
 	LaneDeclined(ref uint64, why []byte)
 	// ProcessEnded: a process of this host has ended. Its lanes end when all that it has sent is
-	// carried, and why is for ForeignEnded at the other host.
+	// carried, and why is for LaneEnded at the other host.
 	ProcessEnded(address string, why []byte)
 }
 
@@ -117,14 +117,13 @@ func (c *Carrier) Offer(ref uint64, from string, incarnation uint64, to string) 
 	})
 }
 
-// ForeignEnded says that a process of another host has ended, whose gateway said why. All that it
-// has sent on its lanes was given to their ends before.
-func (c *Carrier) ForeignEnded(address string, why []byte) {
-	up := c.ps.find(c.ps.uplinkAddress())
-	r := &wire.Reader{B: why}
-	if reason, _ := readWhy(r); up != nil && !r.Bad && len(why) > 0 {
-		up.postProcessEnded(address, reason)
-	}
+// LaneEnded says that a lane has ended, with the number that Opened or LaneAccepted had, and that
+// all that came on it was taken from its end here. why is the other gateway's word of the end of its
+// process; nil: that may live.
+func (c *Carrier) LaneEnded(number uint64, local, foreign string, why []byte) {
+	c.post(laneEnded, foreign, func(b []byte) []byte {
+		return append(wire.AppendString(binary.AppendUvarint(b, number), local), why...)
+	})
 }
 
 // HostUp says that a trunk leads to a host.
@@ -155,9 +154,9 @@ func (ps *peers) onGateway(op byte, subject string, handles []*fdipc.Handle, r *
 			g.OpenLane(number, from, incarnation, subject, end)
 		}
 	case laneAccepted:
-		ref, incarnation := r.Uint(), r.Uint()
+		ref, number, incarnation := r.Uint(), r.Uint(), r.Uint()
 		if !r.Bad {
-			g.LaneAccepted(ref, incarnation, end)
+			g.LaneAccepted(ref, number, incarnation, end)
 		}
 	case laneDeclined:
 		if ref := r.Uint(); !r.Bad {

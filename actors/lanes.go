@@ -107,6 +107,10 @@ func (ps *peers) onLane(p *peer, f *fdipc.Frame, r *wire.Reader) {
 		}
 		ps.openLane(address, incarnation, number, f.Handles[0])
 		return
+	case laneForget:
+		if number := r.Uint(); !r.Bad {
+			ps.forgetLane(address, number)
+		}
 	case laneNoProcess:
 		if !r.Bad {
 			ps.laneRefused(address, noActor)
@@ -206,8 +210,8 @@ func (ps *peers) laneConnEnded(p *peer) {
 	orphan := up != "" && ps.find(up) == nil
 	p.mu.Lock()
 	p.connEnded = true
-	reason := p.endReason
-	if reason == nil && !orphan && !p.closed {
+	reason, forgotten := p.endReason, p.forgotten
+	if reason == nil && !orphan && !p.closed && !forgotten {
 		p.timer = time.AfterFunc(ps.laneGrace, func() { ps.dropLane(p, errorReason(ErrLane)) })
 	}
 	p.mu.Unlock()
@@ -216,6 +220,8 @@ func (ps *peers) laneConnEnded(p *peer) {
 		ps.detach(p, *reason)
 	case orphan: // the master cannot say why any more
 		ps.detach(p, errorReason(fdipc.ErrPeerLost))
+	case forgotten:
+		ps.dropLane(p, errorReason(ErrLane))
 	}
 }
 
@@ -244,6 +250,31 @@ func (ps *peers) laneRefused(address string, reason supervisor.Reason) {
 	}
 }
 
+// forgetLane takes the master's word that a lane to another host has ended, that it is forgotten,
+// and that no news of its process is to come.
+func (ps *peers) forgetLane(address string, number uint64) {
+	ps.mu.Lock()
+	if ps.broken[address] == number {
+		delete(ps.broken, address)
+	}
+	p := ps.byAddress[address]
+	its := p != nil && p.lane && p.number == number
+	if its {
+		p.number = 0
+	}
+	ps.mu.Unlock()
+	if !its {
+		return
+	}
+	p.mu.Lock()
+	p.forgotten = true
+	over := p.connEnded
+	p.mu.Unlock()
+	if over {
+		ps.dropLane(p, errorReason(ErrLane))
+	}
+}
+
 // dropLane gives up a lane. Unless the reason is that there is no such process, the other process
 // may live on: what waits for an actor there ends, what waits for the process goes on waiting.
 func (ps *peers) dropLane(p *peer, reason supervisor.Reason) {
@@ -262,5 +293,5 @@ func (ps *peers) dropLane(p *peer, reason supervisor.Reason) {
 	}
 	ps.mu.Unlock()
 	p.close(reason)
-	ps.events.laneDropped(p.address, reason)
+	ps.events.laneDropped(p.address, reason, !p.pending())
 }

@@ -128,19 +128,25 @@ func (t *monitors) get(ref uint64, address string) *Monitor {
 }
 
 // fireAt fires the monitors of the actors of a process, and, when that has ended too, of the
-// process itself.
-func (t *monitors) fireAt(address string, r supervisor.Reason, ended bool) {
+// process itself. It reports whether monitors of the process remain.
+func (t *monitors) fireAt(address string, r supervisor.Reason, ended bool) (remain bool) {
 	t.mu.Lock()
 	var found []*Monitor
 	for _, m := range t.open {
-		if m.target != nil && m.target.Address == address && (ended || m.target.Id != processID) {
+		if m.target == nil || m.target.Address != address {
+			continue
+		}
+		if ended || m.target.Id != processID {
 			found = append(found, m)
+		} else {
+			remain = true
 		}
 	}
 	t.mu.Unlock()
 	for _, m := range found {
 		t.fire(m, r, endingOf(r))
 	}
+	return remain
 }
 
 // endingOf says how what was at a process has ended, which ended for a reason.

@@ -31,7 +31,7 @@ func (e *eventLog) processEnded(address string, r supervisor.Reason) {
 	e.list = append(e.list, fmt.Sprint(address, " ended: ", r))
 }
 
-func (e *eventLog) laneDropped(address string, r supervisor.Reason) {
+func (e *eventLog) laneDropped(address string, r supervisor.Reason, _ bool) {
 	e.list = append(e.list, fmt.Sprint(address, " dropped: ", r))
 }
 

@@ -59,6 +59,7 @@ type peer struct {
 	// Of a lane that is ending.
 	connEnded bool               // its Conn has ended: all that came was handled
 	endReason *supervisor.Reason // the master has said why its process ended
+	forgotten bool               // the master has said that its process may live
 	timer     *time.Timer        // ends the wait for the other of the two
 }
 

@@ -48,7 +48,7 @@ type peerEvents interface {
 	// processEnded ends all that waits for a process, or came from it.
 	processEnded(address string, reason supervisor.Reason)
 	// laneDropped ends what waits for the actors of a process that may live on.
-	laneDropped(address string, reason supervisor.Reason)
+	laneDropped(address string, reason supervisor.Reason, opened bool)
 	// hostChanged forgets what the names of another host stand for, in the master.
 	hostChanged(host string)
 	// uplinkLost forgets what processes without a channel to this one wait for: no process will

@@ -72,7 +72,7 @@ type countingGateway struct{ n atomic.Int32 }
 
 func (g *countingGateway) Begin()                                                 { g.n.Add(1) }
 func (*countingGateway) OpenLane(uint64, string, uint64, string, actors.HalfLane) {}
-func (*countingGateway) LaneAccepted(uint64, uint64, actors.HalfLane)             {}
+func (*countingGateway) LaneAccepted(uint64, uint64, uint64, actors.HalfLane)     {}
 func (*countingGateway) LaneDeclined(uint64, []byte)                              {}
 func (*countingGateway) ProcessEnded(string, []byte)                              {}
 

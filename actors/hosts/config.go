@@ -46,7 +46,10 @@ type Config struct {
 	// read. nil = slog.Default().
 	Logger *slog.Logger
 
-	dial func(ctx context.Context, address string) (net.Conn, error) // of tests
+	// Of tests.
+	dial     func(ctx context.Context, address string) (net.Conn, error)
+	running  func(*trunk.Mesh)
+	lastWait time.Duration
 }
 
 // Static are addresses that do not change, by the names of hosts.
@@ -159,7 +162,7 @@ func isLoopback(address string) bool {
 // trunks returns the configuration of the trunks but for what the gateway does with them.
 func (c *Config) trunks(boot string, incarnation uint64) trunk.Config {
 	cfg := trunk.Config{
-		Cluster: c.Cluster, Self: trunk.Host{Name: c.Name, Boot: boot, Incarnation: incarnation}, Silence: c.Silence, Dial: c.dial,
+		Cluster: c.Cluster, Self: trunk.Host{Name: c.Name, Boot: boot, Incarnation: incarnation}, Silence: c.Silence, Dial: c.dial, LastWait: c.lastWait,
 	}
 	if c.TLS != (TLS{}) {
 		cfg.Files = &trunk.CertFiles{Cert: c.TLS.Cert, Key: c.TLS.Key, CA: c.TLS.CA}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/actors/hosts/internal/lease"
+	"github.com/coppice-go/coppice/actors/hosts/internal/trunk"
 )
 
 // NewNamesByTime is NewNames by the clock of package time, for tests with virtual time.
@@ -37,3 +38,9 @@ func NewBootAlarm(ring func()) (set func(after time.Duration), stop func(), err 
 func (c *Config) SetDial(dial func(ctx context.Context, address string) (net.Conn, error)) {
 	c.dial = dial
 }
+
+// SetLastWait sets how long the last messages of a process may wait.
+func (c *Config) SetLastWait(d time.Duration) { c.lastWait = d }
+
+// OnMesh has f get the trunks when there is a gateway.
+func (c *Config) OnMesh(f func(*trunk.Mesh)) { c.running = f }

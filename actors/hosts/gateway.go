@@ -2,6 +2,7 @@ package hosts
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -20,11 +21,22 @@ import (
 // before the other host hears that the lane alone has ended.
 const endGrace = 2 * time.Second
 
+// laneReadWait is how long the messages of a process of another host that has ended may wait for the
+// process that they are for; then they are lost, as between siblings. For what a process of this
+// host has left, and the other host does not take yet, it is endGrace.
+const laneReadWait = time.Second
+
+// laneQueue bounds what the channel to a process holds in each direction of a lane, but for one
+// frame that is longer: that is counted in the trunk until the kernel has it.
+const laneQueue = 64 << 10
+
+var _ trunk.Flusher = (*fdipc.Conn)(nil)
+
 // RunGateway is the gateway of the tree in a process that runs no user code, until ctx ends.
 // Package runtime calls it.
 func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error {
 	g := &gateway{
-		log: c.log(), boot: actors.Boot(p.System().Address()), begun: make(chan struct{}),
+		log: c.log(), lastWait: cmp.Or(c.lastWait, laneReadWait), boot: actors.Boot(p.System().Address()), begun: make(chan struct{}),
 		splices: make(map[*splice]struct{}), offers: make(map[uint64]*offeredLane), up: make(map[string]*trunk.Trunk),
 	}
 	cfg := c.trunks(g.boot, p.Incarnation())
@@ -40,6 +52,9 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 		return fmt.Errorf("hosts: %w", err)
 	}
 	defer g.mesh.Close()
+	if c.running != nil {
+		c.running(g.mesh)
+	}
 	g.carrier = p.System().Carry(g)
 	ln, err := p.Listen(ctx, "tcp", c.Listen)
 	if err != nil {
@@ -78,12 +93,13 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 // gateway joins the lanes of this host's processes to lanes of trunks. It decides nothing: the
 // masters do, and tell it by the methods of actors.Gateway.
 type gateway struct {
-	log     *slog.Logger
-	boot    string
-	mesh    *trunk.Mesh
-	carrier *actors.Carrier
-	begin   sync.Once
-	begun   chan struct{} // closed when the master agrees
+	log      *slog.Logger
+	boot     string
+	lastWait time.Duration
+	mesh     *trunk.Mesh
+	carrier  *actors.Carrier
+	begin    sync.Once
+	begun    chan struct{} // closed when the master agrees
 
 	mu      sync.Mutex
 	splices map[*splice]struct{}
@@ -102,6 +118,7 @@ type offeredLane struct {
 type splice struct {
 	g              *gateway
 	local, foreign string
+	number         uint64 // the master's, of the lane
 	conn           *fdipc.Conn
 	ready          chan struct{} // closed when lane is set, or there is none
 	lane           *trunk.Lane
@@ -117,13 +134,14 @@ type splice struct {
 func (g *gateway) Begin() { g.begin.Do(func() { close(g.begun) }) }
 
 // splice joins an end to a lane that is to come. It returns nil if the end cannot be used.
-func (g *gateway) splice(local, foreign string, end actors.HalfLane) (*splice, error) {
-	s := &splice{g: g, local: local, foreign: foreign, ready: make(chan struct{}), opening: true}
+func (g *gateway) splice(number uint64, local, foreign string, end actors.HalfLane) (*splice, error) {
+	s := &splice{g: g, number: number, local: local, foreign: foreign, ready: make(chan struct{}), opening: true}
 	made := make(chan struct{})
 	conn, err := end.Conn(fdipc.Config{
-		Handler: s.carry,
-		NoFiles: func(*fdipc.Conn, *fdipc.Frame) {}, // it had handles, which do not leave the host
-		Closed:  func(*fdipc.Conn, error) { <-made; s.localEnded() },
+		QueueBytes: laneQueue,
+		Handler:    s.carry,
+		NoFiles:    func(*fdipc.Conn, *fdipc.Frame) {}, // it had handles, which do not leave the host
+		Closed:     func(*fdipc.Conn, error) { <-made; s.localEnded() },
 	})
 	if err != nil {
 		close(made)
@@ -201,22 +219,34 @@ func (s *splice) endIfOver() {
 	if timer != nil {
 		timer.Stop()
 	}
-	if s.lane != nil {
-		s.lane.End(why)
+	if s.lane == nil {
+		return
 	}
+	if why == nil { // otherwise the master has said so
+		g.carrier.LaneEnded(s.number, s.local, s.foreign, nil)
+	}
+	s.lane.End(why)
 }
 
-// foreignEnded takes the end of the lane, after the last frame from there was given to the process.
+// foreignEnded takes the end of the lane, after the last frame from there was given to the channel
+// of the process. The process hears of the end when it has what came before.
 func (s *splice) foreignEnded(e *trunk.LaneEnd) {
 	s.g.mu.Lock()
-	if e.Err == nil || errors.Is(e.Err, trunk.ErrLost) { // the other host has ended it, or cannot be told
+	its := e.Err == nil || errors.Is(e.Err, trunk.ErrLost) // the other host has ended it, or cannot be told
+	if its {
 		delete(s.g.splices, s)
 	}
 	s.g.mu.Unlock()
-	go func() { // ends within fdipc's linger
-		_ = s.conn.Close() // sends what is left
+	go func() { // ends within lastWait and fdipc's linger
+		if its {
+			ctx, cancel := context.WithTimeout(context.Background(), s.g.lastWait)
+			_ = s.conn.Flush(ctx, fdipc.Control) && s.conn.Flush(ctx, fdipc.Data)
+			cancel()
+		}
+		_ = s.conn.Close()
 		if e.Err == nil {
-			s.g.carrier.ForeignEnded(s.foreign, e.Reason)
+			s.g.carrier.LaneEnded(s.number, s.local, s.foreign, e.Reason)
+			s.lane.End(nil)
 		}
 	}()
 }
@@ -244,7 +274,7 @@ func readLaneInfo(b []byte) (from string, incarnation uint64, to string, ok bool
 
 // OpenLane opens a lane to another host.
 func (g *gateway) OpenLane(number uint64, from string, incarnation uint64, to string, end actors.HalfLane) {
-	s, err := g.splice(from, to, end)
+	s, err := g.splice(number, from, to, end)
 	if err != nil {
 		g.carrier.Failed(number, to, err)
 		return
@@ -303,13 +333,13 @@ func (g *gateway) take(ref uint64) *offeredLane {
 }
 
 // LaneAccepted accepts a lane of another host.
-func (g *gateway) LaneAccepted(ref, incarnation uint64, end actors.HalfLane) {
+func (g *gateway) LaneAccepted(ref, number, incarnation uint64, end actors.HalfLane) {
 	o := g.take(ref)
 	if o == nil {
 		end.Close()
 		return
 	}
-	s, err := g.splice(o.local, o.foreign, end)
+	s, err := g.splice(number, o.local, o.foreign, end)
 	if err == nil {
 		if err = o.lane.Accept(binary.AppendUvarint(nil, incarnation)); err == nil {
 			s.join(o.lane)
@@ -318,6 +348,7 @@ func (g *gateway) LaneAccepted(ref, incarnation uint64, end actors.HalfLane) {
 		s.join(nil)
 	}
 	g.log.Warn("hosts: a lane of another host is not taken", "from", o.foreign, "to", o.local, "err", err)
+	g.carrier.LaneEnded(number, o.local, o.foreign, nil)
 	o.lane.End(nil)
 }
 
@@ -349,6 +380,9 @@ func (g *gateway) ProcessEnded(address string, why []byte) {
 	for s := range g.splices {
 		if s.local == address {
 			s.why = why
+			if !s.over && s.timer == nil { // what the other host does not take is lost
+				s.timer = time.AfterFunc(endGrace, s.localEnded)
+			}
 			its = append(its, s)
 		}
 	}

@@ -46,6 +46,74 @@ func TestGateway(t *testing.T) {
 	}
 }
 
+// TestLastMessages: what a process has sent before it died comes to each process of another host
+// before its Down does, also if there are several, the network is slow, or a receiver is.
+func TestLastMessages(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		cut  bool
+	}{{"behind the network", true}, {"behind the receiver", false}} {
+		t.Run(row.name, func(t *testing.T) {
+			c := newCluster(t, time.Minute, "a", "b")
+			a, b := c.hosts["a"], c.hosts["b"]
+			slow, quick, sender := a.child("a"), a.child("a"), b.child("b")
+			var got atomic.Int64
+			gate := make(chan struct{})
+			const warm, sent = 20, 80
+			pid, err := slow.SpawnSpec(t.Context(), actors.Spec{Name: "slow", Bound: 4, New: func() actor.Actor {
+				return actor.ReceiveFunc(func(c actor.Context) {
+					if s, ok := c.Message().(string); ok && s == "x" {
+						c.Respond(s)
+					} else if ok && got.Add(1) == warm+1 {
+						<-gate
+					}
+				})
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			other, own := spawn(t, quick.System, "quick", echo), spawn(t, sender.System, "own", echo)
+			answers(t, sender.System, pid)
+			answers(t, sender.System, other)
+			answers(t, slow.System, own)
+			first := slow.Monitor(actors.ProcessPID(sender.Address()))
+			second := quick.Monitor(actors.ProcessPID(sender.Address()))
+			body := strings.Repeat("y", 10<<10)
+			send := func(n int) {
+				for range n {
+					if err := sender.Send(t.Context(), pid, body); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			send(warm)
+			until(t, "the lane is warm", func() bool { return got.Load() == warm })
+			if row.cut {
+				c.net.CutOneWay("b", "a")
+			}
+			before := b.stats("a")
+			send(sent)
+			until(t, "all has left the sender", func() bool {
+				s := b.stats("a")
+				return s.Sent+uint64(s.Queued) > before.Sent+uint64(before.Queued)+sent*uint64(len(body))
+			})
+			sender.kill(killed)
+			until(t, "its lanes have ended", func() bool { return b.stats("a").Lanes == before.Lanes-2 })
+			if row.cut {
+				c.net.Heal()
+			}
+			if d := next(t, "Down", second.C); d.Reason != killed { // waits for nobody
+				t.Errorf("Down: %v", d.Reason)
+			}
+			close(gate)
+			d := next(t, "Down", first.C)
+			if n := got.Load() - warm; n != sent || d.Reason != killed {
+				t.Errorf("%d of %d came before Down: %v", n, sent, d.Reason)
+			}
+		})
+	}
+}
+
 // TestBlackHole: a host of which nothing comes is unreachable on both sides, and after healing the
 // same PIDs work; one that is started anew has lost what ran before.
 func TestBlackHole(t *testing.T) {

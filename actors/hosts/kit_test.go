@@ -15,6 +15,7 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/actors/hosts"
 	"github.com/coppice-go/coppice/actors/hosts/hoststest"
+	"github.com/coppice-go/coppice/actors/hosts/internal/trunk"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -54,6 +55,7 @@ type tree struct {
 	mu      sync.Mutex
 	last    int
 	gateway *child
+	mesh    *trunk.Mesh // of the gateway
 }
 
 // child is a process of a tree.
@@ -181,6 +183,12 @@ func (tr *tree) startGateway() {
 	cfg.SetDial(func(ctx context.Context, address string) (net.Conn, error) {
 		return tr.c.net.Dial(ctx, tr.name, address)
 	})
+	cfg.SetLastWait(patience)
+	cfg.OnMesh(func(m *trunk.Mesh) {
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		tr.mesh = m
+	})
 	tr.mu.Lock()
 	n := uint64(tr.last)
 	tr.mu.Unlock()
@@ -190,6 +198,19 @@ func (tr *tree) startGateway() {
 			tr.c.t.Error(err)
 		}
 	}()
+}
+
+// stats returns the figures of the trunk to another host; zero while there is none.
+func (tr *tree) stats(host string) trunk.Stats {
+	tr.mu.Lock()
+	mesh := tr.mesh
+	tr.mu.Unlock()
+	if mesh != nil {
+		if t := mesh.Trunk(host); t != nil {
+			return t.Stats()
+		}
+	}
+	return trunk.Stats{}
 }
 
 // until waits until f holds.

@@ -158,7 +158,7 @@ type noLanes struct{}
 
 func (noLanes) Begin()                                                   {}
 func (noLanes) OpenLane(uint64, string, uint64, string, actors.HalfLane) {}
-func (noLanes) LaneAccepted(uint64, uint64, actors.HalfLane)             {}
+func (noLanes) LaneAccepted(uint64, uint64, uint64, actors.HalfLane)     {}
 func (noLanes) LaneDeclined(uint64, []byte)                              {}
 func (noLanes) ProcessEnded(string, []byte)                              {}
 

@@ -6,7 +6,7 @@
 //	(none) ------> opening: one end is ------> open: the process
 //	   ^           kept, the gateway           has its end
 //	   |           has the other               ^      |
-//	   |              | Refused, Failed        |      | LocalEnded, ForeignEnded,
+//	   |              | Refused, Failed        |      | LocalEnded, LaneEnded,
 //	   +--------------+ LocalEnded, HostDown   |      | HostDown, GatewayGone
 //	   |                Offered, if it goes first     |
 //	   +----------------------------------- | --------+
@@ -44,18 +44,18 @@ type EventKind uint8
 
 // The events, with the fields that they have.
 const (
-	Asked        EventKind = iota // Pair, Number: Local wants a lane, and has lost that one; 0 = none
-	Opened                        // Number, Incarnation: the other host has its half of a lane
-	Refused                       // Number, Reason, Broken: the other host, or the gateway, makes no such lane
-	Failed                        // Number: the ends of a lane could not be made or given away; Reason
-	Offered                       // Pair, Ref, Incarnation: the other host opens a lane; Reason: Local is not there, as that says
-	LocalEnded                    // Pair.Local
-	ForeignEnded                  // Pair.Foreign, Reason
-	HostUp                        // Host, Boot: there is a trunk to it
-	HostDown                      // Boot: there is none any more
-	GatewayGone                   // there are no trunks any more
-	Suspended                     // the master may be replaced: a lane that is opening fails, and no other opens
-	Resumed                       // it goes on
+	Asked       EventKind = iota // Pair, Number: Local wants a lane, and has lost that one; 0 = none
+	Opened                       // Number, Incarnation: the other host has its half of a lane
+	Refused                      // Number, Reason, Broken: the other host, or the gateway, makes no such lane
+	Failed                       // Number: the ends of a lane could not be made or given away; Reason
+	Offered                      // Pair, Ref, Incarnation: the other host opens a lane; Reason: Local is not there, as that says
+	LocalEnded                   // Pair.Local
+	LaneEnded                    // Pair, Number: an open lane; Reason: of the end of Foreign, nil if it may live
+	HostUp                       // Host, Boot: there is a trunk to it
+	HostDown                     // Boot: there is none any more
+	GatewayGone                  // there are no trunks any more
+	Suspended                    // the master may be replaced: a lane that is opening fails, and no other opens
+	Resumed                      // it goes on
 )
 
 // An Event is what has happened.
@@ -82,6 +82,7 @@ const (
 	Decline                       // Pair, Ref, Reason, Broken: tell the gateway that there is no such lane
 	Tell                          // Pair, Reason: tell Local that Foreign has ended, or cannot be reached
 	Fail                          // Pair, Reason: tell Local that it gets no lane; Foreign may live
+	Forget                        // Pair, Number: tell Local that the lane has ended, and that Foreign may live
 	HostChanged                   // Host: what is known of its names no longer holds
 )
 
@@ -162,8 +163,15 @@ func (l *Lanes) Step(ev Event) []Effect {
 		return l.offered(ev)
 	case LocalEnded:
 		return l.end(func(p Pair) bool { return p.Local == ev.Pair.Local }, nil)
-	case ForeignEnded:
-		return l.end(func(p Pair) bool { return p.Foreign == ev.Pair.Foreign }, ev.Reason)
+	case LaneEnded:
+		if l.Lanes[ev.Pair].Number != ev.Number {
+			return nil // of a newer one the end comes too, or that it is refused
+		}
+		delete(l.Lanes, ev.Pair)
+		if ev.Reason == nil {
+			return []Effect{{Kind: Forget, Pair: ev.Pair, Number: ev.Number}}
+		}
+		return []Effect{{Kind: Tell, Pair: ev.Pair, Reason: *ev.Reason}}
 	case HostUp:
 		return l.hostUp(ev.Host, ev.Boot)
 	case HostDown:

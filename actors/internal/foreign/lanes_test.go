@@ -19,7 +19,7 @@ var testReasons = Reasons{because("unreachable"), because("host lost"), because(
 
 // show prints effects as in the tables below.
 func show(effects []Effect) string {
-	names := map[EffectKind]string{Open: "open", Grant: "grant", Close: "close", Accept: "accept", Decline: "decline", Tell: "tell", Fail: "fail", HostChanged: "changed"}
+	names := map[EffectKind]string{Open: "open", Grant: "grant", Close: "close", Accept: "accept", Decline: "decline", Tell: "tell", Fail: "fail", Forget: "forget", HostChanged: "changed"}
 	var out []string
 	for _, e := range effects {
 		s := names[e.Kind]
@@ -64,13 +64,20 @@ func TestSteps(t *testing.T) {
 			{Event{Kind: Opened, Number: 1}, "grant a.1 b.1 #1"},
 			{Event{Kind: Opened, Number: 1}, ""},
 			{ask("a.1", "b.1", 9), ""}, // no such lane was
-			{Event{Kind: ForeignEnded, Pair: Pair{Foreign: "b.1"}, Reason: &killed}, "tell a.1 b.1: killed"},
+			{ask("a.2", "b.1", 0), "open a.2 b.1 #2"},
+			{Event{Kind: LaneEnded, Pair: Pair{"a.1", "b.1"}, Number: 1, Reason: &killed}, "tell a.1 b.1: killed"},
+			{Event{Kind: LaneEnded, Pair: Pair{"a.1", "b.1"}, Number: 1, Reason: &killed}, ""},
+			{Event{Kind: Refused, Number: 2, Reason: &killed}, "close #2; tell a.2 b.1: killed"}, // each hears of its own
 		},
 		"lost, and asked again": {
 			{up, "changed b"},
 			{ask("a.1", "b.1", 0), "open a.1 b.1 #1"},
 			{Event{Kind: Opened, Number: 1}, "grant a.1 b.1 #1"},
 			{ask("a.1", "b.1", 1), "open a.1 b.1 #2"},
+			{Event{Kind: LaneEnded, Pair: Pair{"a.1", "b.1"}, Number: 1}, ""}, // the one before
+			{Event{Kind: Opened, Number: 2}, "grant a.1 b.1 #2"},
+			{Event{Kind: LaneEnded, Pair: Pair{"a.1", "b.1"}, Number: 2}, "forget a.1 b.1 #2"},
+			{ask("a.1", "b.1", 0), "open a.1 b.1 #3"},
 		},
 		"unreachable": {
 			{ask("a.1", "b.1", 0), "tell a.1 b.1: unreachable"},
@@ -110,7 +117,7 @@ func TestSteps(t *testing.T) {
 			{offer("a.1", "b.1", 8), "accept a.1 b.1 #2 ref 8"}, // it has lost the first
 			{Event{Kind: Offered, Pair: Pair{"a.9", "b.1"}, Ref: 9, Reason: &killed}, "decline a.9 b.1 ref 9: killed"},
 			{Event{Kind: LocalEnded, Pair: Pair{Local: "a.1"}}, ""},
-			{Event{Kind: ForeignEnded, Pair: Pair{Foreign: "b.1"}, Reason: &killed}, ""},
+			{Event{Kind: LaneEnded, Pair: Pair{"a.1", "b.1"}, Number: 2, Reason: &killed}, ""},
 		},
 		"both ask, the lower goes first": {
 			{up, "changed b"},
