@@ -11,6 +11,7 @@ import (
 // Addresses and ids with a meaning of their own.
 const (
 	nameAddress      = "@"        // the PID's id is a registered name; before the name of a host, one of that
+	clusterHost      = "@"        // in place of a host's name: the name is one of the cluster
 	masterSuffix     = ".0"       // behind a boot: the master of that host
 	askID            = "ask$"     // the PID's RequestId is an ask that waits for its answer
 	processID        = "process$" // the process itself
@@ -41,6 +42,9 @@ func abroad(name string) (host, rest string, ok bool) {
 	host, rest, _ = strings.Cut(name[1:], "/")
 	return host, rest, true
 }
+
+// ofCluster reports whether a name is one of the cluster, which each master knows.
+func ofCluster(name string) bool { return strings.HasPrefix(name, nameAddress+clusterHost+"/") }
 
 // checkName returns ErrName if s cannot be the name of an actor or a process, or a registered name.
 func checkName(s string) error {

@@ -55,6 +55,9 @@ var (
 	ErrUnreachable = errors.New("host unreachable")
 	// ErrForeign: a message that carries handles cannot leave its host.
 	ErrForeign = errors.New("handles cannot leave their host")
+	// ErrUnavailable: the cluster has not agreed, as who asks is cut off or no majority is there. A
+	// change that was asked for is in doubt: it may have been done, or may be done yet.
+	ErrUnavailable = errors.New("cluster unavailable")
 	// ErrStale: the process was attached before with a later incarnation.
 	ErrStale = errors.New("stale incarnation")
 	// ErrReplaced: the program of the process was replaced in place, and the actor, the ask or the
@@ -122,6 +125,7 @@ const (
 
 	codeUnreachable = 15
 	codeForeign     = 16
+	codeUnavailable = 17
 )
 
 var errorCodes = []struct {
@@ -143,6 +147,7 @@ var errorCodes = []struct {
 	{codeReplaced, ErrReplaced},
 	{codeUnreachable, ErrUnreachable},
 	{codeForeign, ErrForeign},
+	{codeUnavailable, ErrUnavailable},
 }
 
 // appendError appends err: a code, then for ErrDown its reason, else its text.

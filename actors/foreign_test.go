@@ -2,6 +2,7 @@ package actors_test
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"testing"
 
@@ -291,6 +292,71 @@ func TestBothAskAcrossHosts(t *testing.T) {
 			if err := next(t, end); err != nil {
 				t.Error(err)
 			}
+		}
+	}
+}
+
+// TestLookupCluster: a name of the cluster is who the gateway says, from every process, as the same
+// PID on every host; it follows its holder, ends with it, and is unavailable while nothing is known.
+func TestLookupCluster(t *testing.T) {
+	c := newCluster(t, 2, "a", "b")
+	a, b := c.at("boota"), c.at("bootb")
+	froms := []*actors.System{a.Child(1), a.Child(2), a.Master, b.Child(1), b.Master}
+	lead := actors.LookupCluster("lead")
+	say := func(pid *actor.PID) { a.to.Holder("lead", pid); b.to.Holder("lead", pid) }
+	fails := func(want error) {
+		t.Helper()
+		for _, from := range froms {
+			settled(t, from.Address()+": "+want.Error(), func() bool {
+				_, err := from.Ask(testContext(t), lead, "who")
+				return errors.Is(err, want)
+			})
+		}
+	}
+	fails(actors.ErrUnavailable)
+	for round := range 2 {
+		a.to.Holders(map[string]*actor.PID{})
+		b.to.Holders(map[string]*actor.PID{"other": froms[0].Process()})
+		fails(actors.ErrNoActor)
+		for i, at := range []*testHost{a, b, a} {
+			slot := i%2 + 1
+			name := fmt.Sprint("lead-", round, i)
+			pid := spawn(t, at.Child(slot), name, receive(func(ctx actor.Context) { ctx.Respond(name) }))
+			if i == 0 {
+				a.to.Holders(map[string]*actor.PID{"lead": pid})
+				b.to.Holders(map[string]*actor.PID{"lead": pid})
+			} else {
+				say(pid)
+			}
+			for _, from := range froms {
+				settled(t, from.Address()+" reaches "+name, func() bool {
+					v, err := from.Ask(testContext(t), lead, "who")
+					return err == nil && v == name
+				})
+				if w, err := from.Whereis(testContext(t), "@@/lead"); err != nil || !w.Equal(pid) {
+					t.Errorf("%s: whereis: %v, %v", from.Address(), w, err)
+				}
+			}
+			m := froms[0].Monitor(lead)
+			if v := ask(t, froms[0], lead, "who"); v != name {
+				t.Errorf("got %v", v)
+			}
+			if err := at.Child(slot).Stop(testContext(t), pid); err != nil {
+				t.Fatal(err)
+			}
+			next(t, m.C)
+			say(nil)
+			fails(actors.ErrNoActor)
+		}
+		a.to.Holders(nil)
+		b.to.Holders(nil)
+		fails(actors.ErrUnavailable)
+		say(froms[0].Process()) // nothing is known: it does not count
+		fails(actors.ErrUnavailable)
+	}
+	for _, from := range froms {
+		if err := from.Register(testContext(t), "@@/mine", from.Process()); !errors.Is(err, actors.ErrName) {
+			t.Errorf("it registers a name of the cluster: %v", err)
 		}
 	}
 }

@@ -30,6 +30,15 @@ const (
 	laneBegin    byte = 13 // master: its own address; you are the gateway
 	laneEnded    byte = 14 // gateway: foreign address, number, local address, why the process has ended; nothing: it may live
 	laneForget   byte = 15 // master to a child: foreign address, number of a lane that has ended
+	laneHolder   byte = 16 // gateway: a name of the cluster, the PID that has it; one without an address: none
+	laneHolders  byte = 17 // gateway: nothing, one of the following
+)
+
+// What laneHolders says.
+const (
+	holdersUnknown  byte = 0
+	holdersFollow   byte = 1 // all of them, each by a laneHolder
+	holdersComplete byte = 2
 )
 
 var (
@@ -279,6 +288,15 @@ func (l *foreignLanes) onFrame(op byte, subject string, r *wire.Reader) bool {
 		ev.Kind, ev.Host, ev.Boot = foreign.HostUp, subject, r.Text(wire.MaxAddress)
 	case laneHostDown:
 		ev.Kind, ev.Boot = foreign.HostDown, subject
+	case laneHolder, laneHolders:
+		if op == laneHolder {
+			if pid := r.PID(""); !r.Bad {
+				l.ps.events.clusterChanged(subject, pid, 0)
+			}
+		} else if what := r.Byte(); !r.Bad {
+			l.ps.events.clusterChanged("", nil, what)
+		}
+		return !r.Bad
 	default:
 		return false
 	}

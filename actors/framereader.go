@@ -54,6 +54,10 @@ func (fr *frameReader) namesLost(address string) {
 
 func (fr *frameReader) hostChanged(host string) { fr.names.hostChanged(host, "") }
 
+func (fr *frameReader) clusterChanged(name string, pid *actor.PID, what byte) {
+	fr.names.clusterChanged(name, pid, what)
+}
+
 // uplinkLost forgets what processes without a channel to this one wait for.
 func (fr *frameReader) uplinkLost() {
 	lost := fr.inbound.addresses()

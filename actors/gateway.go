@@ -7,6 +7,8 @@ import (
 	"net"
 	"strings"
 
+	"github.com/asynkron/protoactor-go/actor"
+
 	"github.com/coppice-go/coppice/actors/internal/foreign"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
@@ -134,6 +136,30 @@ func (c *Carrier) HostUp(name, boot string) {
 // HostDown says that no trunk leads to the host with a boot any more, and that its lanes have
 // ended.
 func (c *Carrier) HostDown(boot string) { c.post(laneHostDown, boot, nil) }
+
+// Holder says which actor or process has a name of the cluster; nil: none has it. It counts once
+// Holders has said who has which.
+func (c *Carrier) Holder(name string, pid *actor.PID) {
+	if pid == nil {
+		pid = &actor.PID{}
+	}
+	c.post(laneHolder, name, func(b []byte) []byte { return wire.AppendPID(b, pid) })
+}
+
+// Holders says who has which name of the cluster, in place of what was said before. nil: that is
+// not known, and names of the cluster are [ErrUnavailable].
+func (c *Carrier) Holders(all map[string]*actor.PID) {
+	say := func(b byte) { c.post(laneHolders, "", func(to []byte) []byte { return append(to, b) }) }
+	if all == nil {
+		say(holdersUnknown)
+		return
+	}
+	say(holdersFollow)
+	for name, pid := range all {
+		c.Holder(name, pid)
+	}
+	say(holdersComplete)
+}
 
 // onGateway takes what the master says to the gateway. It returns false for anything else.
 func (ps *peers) onGateway(op byte, subject string, handles []*fdipc.Handle, r *wire.Reader) bool {

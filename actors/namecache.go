@@ -52,20 +52,17 @@ type nameQuery struct {
 // resolve returns the holder of a name. It waits under ctx; under noContext for at most SendWait.
 func (n *names) resolve(ctx context.Context, name string) (*actor.PID, error) {
 	if n.decides(name) {
-		if h := n.whereis(name); h != nil {
-			return h, nil
-		}
-		return nil, ErrNoActor
+		return n.find(name)
 	}
 	a, err := n.wait(ctx, nameResolve, name)
 	return a.pid, err
 }
 
-// decides reports whether this process knows who holds a name: the master does, but for names of
-// other hosts.
+// decides reports whether this process knows who holds a name: the master does, but for names in
+// the trees of other hosts.
 func (n *names) decides(name string) bool {
 	_, _, foreign := abroad(name)
-	return !foreign && !n.peers.hasUplink()
+	return (!foreign || ofCluster(name)) && !n.peers.hasUplink()
 }
 
 // wait returns the answer to a question for the master, from the cache if it is there.
@@ -98,11 +95,7 @@ func (n *names) wait(ctx context.Context, op byte, name string) (nameAnswer, err
 // locate calls f with the holder of a name, now or when the master has answered.
 func (n *names) locate(name string, f func(*actor.PID, error)) {
 	if n.decides(name) {
-		if h := n.whereis(name); h != nil {
-			f(h, nil)
-		} else {
-			f(nil, ErrNoActor)
-		}
+		f(n.find(name))
 		return
 	}
 	n.query(nameResolve, name, func(a nameAnswer) { f(a.pid, a.err) })

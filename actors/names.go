@@ -35,6 +35,8 @@ type names struct {
 	hook     func(name string) bool // Hooks.Reserved; may be nil
 
 	mu         sync.RWMutex
+	holders    map[string]*actor.PID // of names of the cluster, in the master; nil: they are not known
+	following  map[string]*actor.PID // those that the gateway is telling; nil: it is telling none
 	registered map[string]*registration
 	perProcess map[string]int // address -> how many names its actors have
 
@@ -66,7 +68,7 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 	if foreign && op != nameWhereis && op != nameResolve {
 		return nil, fmt.Errorf("%w: it is of another host", ErrName)
 	}
-	if up == "" && foreign {
+	if up == "" && foreign && !ofCluster(name) {
 		if up = n.peers.masterOf(name); up == "" {
 			return nil, ErrUnreachable
 		}
@@ -117,7 +119,17 @@ func (n *names) reserved(name string) bool {
 
 // do does op for the process from and calls done, once, perhaps later.
 func (n *names) do(op byte, name string, pid *actor.PID, from string, done func(any, error)) {
-	if _, rest, ok := abroad(name); ok && (op == nameResolve || op == nameWhereis) && checkName(rest) == nil && !n.isForeign(from) {
+	if _, rest, ok := abroad(name); ok && ofCluster(name) && checkName(rest) == nil && !n.isForeign(from) {
+		if op == nameResolve {
+			n.remember(from, name)
+		}
+		if pid, err := n.find(name); err != nil {
+			done(nil, err)
+		} else {
+			done(pid, nil)
+		}
+		return
+	} else if ok && (op == nameResolve || op == nameWhereis) && checkName(rest) == nil && !n.isForeign(from) {
 		n.remember(from, name)
 		n.query(nameResolve, name, func(a nameAnswer) { done(a.pid, a.err) })
 		return
@@ -262,6 +274,52 @@ func (n *names) whereis(name string) *actor.PID {
 		return actor.NewPID(n.address, name)
 	}
 	return nil
+}
+
+// find returns the holder of a name that this process decides.
+func (n *names) find(name string) (*actor.PID, error) {
+	if !ofCluster(name) {
+		if h := n.whereis(name); h != nil {
+			return h, nil
+		}
+		return nil, ErrNoActor
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	switch pid := n.holders[name]; {
+	case n.holders == nil:
+		return nil, ErrUnavailable
+	case pid == nil:
+		return nil, ErrNoActor
+	default:
+		return pid, nil
+	}
+}
+
+// clusterChanged takes note, in the master, of who has a name of the cluster; without an address:
+// nobody. Without a name, what is said of all of them.
+func (n *names) clusterChanged(name string, pid *actor.PID, what byte) {
+	key := nameAddress + clusterHost
+	n.mu.Lock()
+	switch {
+	case name != "":
+		key += "/" + name
+		for _, m := range []map[string]*actor.PID{n.holders, n.following} {
+			if delete(m, key); m != nil && pid.Address != "" {
+				m[key] = pid
+			}
+		}
+	case what == holdersFollow:
+		n.following = make(map[string]*actor.PID)
+	case what == holdersComplete:
+		n.holders, n.following = n.following, nil
+	default:
+		n.holders, n.following = nil, nil
+	}
+	n.mu.Unlock()
+	if name != "" || what != holdersFollow {
+		n.tellChanged(key, func() {})
+	}
 }
 
 // onRequest serves a child's request; in the master only.

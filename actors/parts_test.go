@@ -23,10 +23,12 @@ func testProcess(address string) *localProcess {
 // eventLog is the peerEvents of a test.
 type eventLog struct{ list []string }
 
-func (e *eventLog) handleFrame(*peer, *fdipc.Frame) bool { return true }
-func (e *eventLog) handlesLost(*peer, *fdipc.Frame)      {}
-func (e *eventLog) hostChanged(string)                   {}
-func (e *eventLog) uplinkLost()                          { e.list = append(e.list, "uplink lost") }
+func (e *eventLog) handleFrame(*peer, *fdipc.Frame) bool  { return true }
+func (e *eventLog) handlesLost(*peer, *fdipc.Frame)       {}
+func (e *eventLog) hostChanged(string)                    {}
+func (*eventLog) clusterChanged(string, *actor.PID, byte) {}
+
+func (e *eventLog) uplinkLost() { e.list = append(e.list, "uplink lost") }
 func (e *eventLog) processEnded(address string, r supervisor.Reason) {
 	e.list = append(e.list, fmt.Sprint(address, " ended: ", r))
 }

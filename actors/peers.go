@@ -51,6 +51,8 @@ type peerEvents interface {
 	laneDropped(address string, reason supervisor.Reason, opened bool)
 	// hostChanged forgets what the names of another host stand for, in the master.
 	hostChanged(host string)
+	// clusterChanged notes who holds a name of the cluster, in the master; without a name, what.
+	clusterChanged(name string, pid *actor.PID, what byte)
 	// uplinkLost forgets what processes without a channel to this one wait for: no process will
 	// tell this one of their end.
 	uplinkLost()

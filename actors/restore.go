@@ -171,6 +171,7 @@ func (s *System) settle(st *systemState) {
 		for host := range st.Foreign.Newest {
 			s.names.hostChanged(host, "")
 		}
+		s.names.clusterChanged("", nil, holdersUnknown) // the gateway tells them anew
 	}
 	kept := make(map[askKey]bool)
 	s.local.table.each(func(inc *incarnation) {
