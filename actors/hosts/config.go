@@ -42,6 +42,12 @@ type Config struct {
 	// themselves, and one for an etcd of your own. nil = there are no names of the cluster.
 	Engine EngineSpec
 
+	// Lease is for how long the engine keeps what a process of this host holds when it does not hear
+	// of it, from MinLease to MaxLease; zero = DefaultLease. Margin is by how much earlier what is
+	// owned is told to stop: what it takes to stop has to fit. From 50 ms to a half of Lease; zero =
+	// a tenth of it, and 250 ms at least.
+	Lease, Margin time.Duration
+
 	// Logger gets what a human must see to: hosts that are refused, certificates that cannot be
 	// read. nil = slog.Default().
 	Logger *slog.Logger
@@ -102,6 +108,9 @@ func (c *Config) Validate() error {
 		if err := c.Engine.Validate(c.Name); err != nil {
 			bad("Engine", "", err.Error())
 		}
+	}
+	if err := c.session("").validate(); err != nil && isName(c.Cluster) && isName(c.Name) {
+		errs = append(errs, fmt.Errorf("hosts: config: %w", err))
 	}
 	return errors.Join(errs...)
 }

@@ -18,7 +18,7 @@ import (
 var (
 	// ErrUnavailable says that the engine did not answer in time, or has no majority. A change that
 	// was asked for is in doubt: it may have been done, or may be done yet.
-	ErrUnavailable = errors.New("engine unavailable")
+	ErrUnavailable = actors.ErrUnavailable
 	// ErrNoLease says that a lease has ended or never was. Nothing was done.
 	ErrNoLease = errors.New("no such lease")
 	// ErrCompacted says that changes after a revision are no longer known one by one.

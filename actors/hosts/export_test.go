@@ -44,3 +44,10 @@ func (c *Config) SetLastWait(d time.Duration) { c.lastWait = d }
 
 // OnMesh has f get the trunks when there is a gateway.
 func (c *Config) OnMesh(f func(*trunk.Mesh)) { c.running = f }
+
+// Abort ends a session and leaves its lease.
+func (n *Names) Abort() {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = n.Close(over)
+}

@@ -55,7 +55,13 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 	if c.running != nil {
 		c.running(g.mesh)
 	}
+	if c.Engine != nil {
+		g.registrar = &registrar{cfg: c, log: g.log, system: p.System()}
+	}
 	g.carrier = p.System().Carry(g)
+	if g.registrar != nil {
+		g.registrar.carrier = g.carrier
+	}
 	ln, err := p.Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("hosts: %w", err)
@@ -77,7 +83,15 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 	defer func() { <-over }()
 	carry, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() { defer close(over); engine.serve(carry, g.mesh, sockets) }() // until the gateway ends
+	go func() { // until the gateway ends
+		defer close(over)
+		var parts sync.WaitGroup
+		defer parts.Wait()
+		parts.Go(func() { engine.serve(carry, g.mesh, sockets) })
+		if g.registrar != nil {
+			parts.Go(func() { g.registrar.run(carry) })
+		}
+	}()
 	select {
 	case err := <-served:
 		return fmt.Errorf("hosts: %w", err)
@@ -100,6 +114,8 @@ type gateway struct {
 	carrier  *actors.Carrier
 	begin    sync.Once
 	begun    chan struct{} // closed when the master agrees
+
+	registrar *registrar // nil without an engine
 
 	mu      sync.Mutex
 	splices map[*splice]struct{}
@@ -131,7 +147,12 @@ type splice struct {
 	timer   *time.Timer
 }
 
-func (g *gateway) Begin() { g.begin.Do(func() { close(g.begun) }) }
+func (g *gateway) Begin() {
+	g.begin.Do(func() { close(g.begun) })
+	if d := g.registrar; d != nil {
+		d.begin()
+	}
+}
 
 // splice joins an end to a lane that is to come. It returns nil if the end cannot be used.
 func (g *gateway) splice(number uint64, local, foreign string, end actors.HalfLane) (*splice, error) {

@@ -1,6 +1,7 @@
 package hosts_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -31,6 +32,7 @@ type cluster struct {
 	net     *hoststest.Net
 	silence time.Duration
 	engines map[string]hosts.EngineSpec // by host
+	leases  map[string]time.Duration    // by host; zero: an hour
 
 	mu    sync.Mutex
 	hosts map[string]*tree
@@ -170,19 +172,22 @@ func (p process) Listen(context.Context, string, string) (net.Listener, error) {
 	return p.tr.c.net.Listen(p.tr.name), nil
 }
 
+func (c *cluster) config(host string) *hosts.Config {
+	cfg := &hosts.Config{
+		Cluster: "shop", Name: host, Listen: host + ":1", Peers: hosts.Static{"a": "a", "b": "b", "c": "c"}, Silence: c.silence,
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Engine: c.engines[host], Lease: cmp.Or(c.leases[host], hosts.MaxLease),
+	}
+	cfg.SetDial(func(ctx context.Context, address string) (net.Conn, error) { return c.net.Dial(ctx, host, address) })
+	return cfg
+}
+
 func (tr *tree) startGateway() {
 	p := tr.child(tr.name)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	p.end = func() { cancel(); <-ended }
 	tr.gateway = p
-	cfg := &hosts.Config{
-		Cluster: "shop", Name: tr.name, Listen: tr.name + ":1", Peers: hosts.Static{"a": "a", "b": "b", "c": "c"}, Silence: tr.c.silence,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Engine: tr.c.engines[tr.name],
-	}
-	cfg.SetDial(func(ctx context.Context, address string) (net.Conn, error) {
-		return tr.c.net.Dial(ctx, tr.name, address)
-	})
+	cfg := tr.c.config(tr.name)
 	cfg.SetLastWait(patience)
 	cfg.OnMesh(func(m *trunk.Mesh) {
 		tr.mu.Lock()

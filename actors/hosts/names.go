@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
+
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/actors/hosts/internal/lease"
 )
@@ -49,6 +51,10 @@ type NamesConfig struct {
 	// Before is the lease of the session before, of a process that is known to be dead: it is ended
 	// at once in place of being waited for. 0: none is known.
 	Before Lease
+
+	key   string                   // of the session's entry; "": that of the host
+	owner string                   // "": one is drawn
+	shown func(gone, made []Entry) // what the watch shows, after the view has it; may be nil
 }
 
 // Names is a host's session with an engine: it registers names of the cluster for this host, tells
@@ -60,8 +66,9 @@ type Names struct {
 	cfg    NamesConfig
 	clock  clock
 	root   string
-	owner  string      // drawn; in all entries of this Names
-	events chan func() // done by the loop
+	owner  string         // drawn; in all entries of this Names
+	system *actors.System // whose actors it registers; nil: none
+	events chan func()    // done by the loop
 	done   chan struct{}
 	ctx    context.Context // of calls and the watch; ends with the loop
 	cancel context.CancelFunc
@@ -78,6 +85,7 @@ type Names struct {
 	armed   lease.Time          // when the watchdog ends what is held; 0: never
 	held    map[string]*Holding // that the watchdog ends
 	session SessionState
+	failure error         // of the last call of the engine; nil: it has answered
 	changed chan struct{} // closed when session changes
 }
 
@@ -96,6 +104,7 @@ type SessionState struct {
 type wish struct {
 	name    string
 	value   []byte
+	pid     *actor.PID // of whom the name is; nil: it stands for no actor
 	holding *Holding
 	answer  chan error // has room for one: nil with holding set
 	freed   []chan error
@@ -109,6 +118,8 @@ type Holding struct {
 	fence  Fence
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	freed  chan struct{} // closed when it is released here
+	end    lease.Time    // when another may act, from the end of ctx on; before the cancel
 }
 
 // NewNames begins a session, and returns at once: names are registered when the engine is reached.
@@ -150,7 +161,13 @@ func newNames(e Engine, cfg NamesConfig, c clock) (*Names, error) {
 		return nil, fmt.Errorf("hosts: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	owner := rand.Text()
+	owner := cfg.owner
+	if owner == "" {
+		owner = rand.Text()
+	}
+	if cfg.key == "" {
+		cfg.key = "hosts/" + cfg.Host
+	}
 	n := &Names{
 		owner:  owner,
 		engine: e, cfg: cfg, clock: c, root: "coppice/" + cfg.Cluster + "/",
@@ -240,13 +257,14 @@ func (n *Names) do(e lease.Effect) bool {
 	switch e.Kind {
 	case lease.Grant, lease.Enter, lease.Renew, lease.Revoke, lease.Claim, lease.Delete:
 		var value []byte
+		var pid *actor.PID
 		if w := n.wishes[e.Name]; w != nil {
-			value = w.value
+			value, pid = w.value, w.pid
 		}
 		n.tasks.Go(func() { // ends with its context
 			ctx, cancel := context.WithTimeout(n.ctx, n.cfg.Lease/3)
 			defer cancel()
-			ev := n.call(ctx, e, value)
+			ev := n.call(ctx, e, value, pid)
 			n.post(func() { n.step(ev) })
 		})
 	case lease.Arm:
@@ -261,7 +279,7 @@ func (n *Names) do(e lease.Effect) bool {
 		delete(n.held, e.Name)
 		n.mu.Unlock()
 		if h != nil {
-			h.cancel(ErrLost)
+			h.lose(n.clock.now())
 		}
 	case lease.Answer:
 		n.answer(e)
@@ -285,6 +303,7 @@ func (n *Names) arm(at lease.Time) {
 // expire is called by the watchdog's own goroutine.
 func (n *Names) expire() {
 	n.mu.Lock()
+	armed := n.armed
 	var ended []*Holding
 	if n.armed != 0 && n.clock.now() >= n.armed {
 		for name, h := range n.held {
@@ -294,19 +313,19 @@ func (n *Names) expire() {
 	}
 	n.mu.Unlock()
 	for _, h := range ended {
-		h.cancel(ErrLost)
+		h.lose(armed)
 	}
 	n.wake.set(1) // the machine says the rest
 }
 
 func (n *Names) own(e lease.Effect) {
 	w := n.wishes[e.Name] // there, or the machine would have been told to drop it
-	h := &Holding{names: n, wish: w, fence: Fence{Name: e.Name, Number: e.Revision}}
+	h := &Holding{names: n, wish: w, fence: Fence{Name: e.Name, Number: e.Revision}, freed: make(chan struct{})}
 	h.ctx, h.cancel = context.WithCancelCause(WithFence(context.Background(), h.fence))
 	w.holding = h
 	n.mu.Lock()
 	if n.armed == 0 || n.clock.now() >= n.armed {
-		h.cancel(ErrLost)
+		h.lose(n.armed)
 	} else {
 		n.held[e.Name] = h
 	}
@@ -351,7 +370,7 @@ func (n *Names) report(e lease.Effect) {
 	case lease.Taken:
 		s.Err = fmt.Errorf("hosts: host %q of boot %s is in the cluster: %w", n.cfg.Host, e.Boot, actors.ErrNameTaken)
 	case lease.Lost, lease.Closing, lease.Freed:
-		s.Err = ErrUnavailable
+		s.Err = n.whyLocked()
 	}
 	if s.Live != n.session.Live || n.session.Since.IsZero() {
 		s.Since = time.Now()
@@ -361,11 +380,43 @@ func (n *Names) report(e lease.Effect) {
 	n.changed = make(chan struct{})
 }
 
+// failed keeps what a call of the engine has come to.
+func (n *Names) failed(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	first := n.failure == nil && err != nil
+	if n.failure = err; first && !n.session.Live { // who waits for the session is told
+		close(n.changed)
+		n.changed = make(chan struct{})
+	}
+}
+
+// whyLocked returns ErrUnavailable, with the last error of the engine if there is one.
+func (n *Names) whyLocked() error {
+	switch {
+	case n.failure == nil:
+		return ErrUnavailable
+	case errors.Is(n.failure, ErrUnavailable):
+		return n.failure
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, n.failure)
+}
+
+func (n *Names) why() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.whyLocked()
+}
+
 // Session returns the session's state.
 func (n *Names) Session() SessionState {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.session
+	s := n.session
+	if !s.Live && (s.Err == nil || errors.Is(s.Err, ErrUnavailable)) && n.failure != nil {
+		s.Err = n.whyLocked()
+	}
+	return s
 }
 
 // WaitLive waits until the session is live. When ctx ends first it returns the error of ctx, and
@@ -378,14 +429,14 @@ func (n *Names) WaitLive(ctx context.Context) error {
 		if s.Live {
 			return nil
 		}
-		if s.Err == nil {
-			s.Err = ErrUnavailable
-		}
 		select {
 		case <-changed:
 		case <-n.done:
 			return fmt.Errorf("hosts: wait for the session: %w", ErrNamesClosed)
 		case <-ctx.Done():
+			if s = n.Session(); s.Err == nil {
+				s.Err = ErrUnavailable
+			}
 			return fmt.Errorf("hosts: wait for the session: %w: %w", context.Cause(ctx), s.Err)
 		}
 	}
@@ -397,13 +448,43 @@ func (n *Names) WaitLive(ctx context.Context) error {
 // actors.ErrName; actors.ErrTooMany; ErrNamesClosed; when ctx ends first its error and
 // ErrUnavailable: then the name is not held, and an entry that the engine may yet make is deleted.
 func (n *Names) Register(ctx context.Context, name string, value []byte) (*Holding, error) {
+	return n.register(ctx, name, value, nil)
+}
+
+// RegisterActor is Register for an actor of this process, whose PID hosts.Lookup of the name stands
+// for, on all hosts. When the actor ends, the name is given back. It is for the Names of
+// Config.Names.
+func (n *Names) RegisterActor(ctx context.Context, name string, pid *actor.PID) (*Holding, error) {
+	if n.system == nil || pid == nil || pid.Address != n.system.Address() {
+		return nil, fmt.Errorf("hosts: register %q: %v is no actor of this process: %w", name, pid, actors.ErrNoActor)
+	}
+	m := n.system.Monitor(pid)
+	h, err := n.register(ctx, name, nil, pid)
+	if err != nil {
+		m.Cancel()
+		return nil, err
+	}
+	go func() { // until the actor has ended, the name is given back, or all is over
+		select {
+		case <-m.C:
+			_ = h.Release(n.ctx)
+		case <-h.freed:
+			m.Cancel()
+		case <-n.done:
+			m.Cancel()
+		}
+	}()
+	return h, nil
+}
+
+func (n *Names) register(ctx context.Context, name string, value []byte, pid *actor.PID) (*Holding, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
 	if len(value) > MaxHolding {
 		return nil, fmt.Errorf("hosts: %q: a value of %d bytes, and %d are the most", name, len(value), MaxHolding)
 	}
-	w := &wish{name: name, value: append([]byte(nil), value...), answer: make(chan error, 1)}
+	w := &wish{name: name, pid: pid, value: append([]byte(nil), value...), answer: make(chan error, 1)}
 	posted := n.post(func() {
 		switch {
 		case n.wishes[name] != nil:
@@ -423,7 +504,7 @@ func (n *Names) Register(ctx context.Context, name string, value []byte) (*Holdi
 		return w.holding, err
 	case <-ctx.Done():
 		n.post(func() { n.drop(w) })
-		return nil, fmt.Errorf("hosts: register %q: %w: %w", name, context.Cause(ctx), ErrUnavailable)
+		return nil, fmt.Errorf("hosts: register %q: %w: %w", name, context.Cause(ctx), n.why())
 	}
 }
 
@@ -443,8 +524,15 @@ func (n *Names) drop(w *wish) {
 		delete(n.held, w.name)
 		n.mu.Unlock()
 		w.holding.cancel(ErrReleased)
+		close(w.holding.freed)
 	}
 	n.step(lease.Event{Kind: lease.Drop, Name: w.name})
+}
+
+// lose ends what the name is for, which was to be told at at, and has Margin from then on.
+func (h *Holding) lose(at lease.Time) {
+	h.end = at + lease.Time(h.names.cfg.Margin)
+	h.cancel(ErrLost)
 }
 
 // Fence returns the number of this holding.
@@ -495,6 +583,7 @@ func (n *Names) Close(ctx context.Context) error {
 
 // hostValue and holderValue are the values of entries, as JSON so that etcdctl shows them.
 type hostValue struct {
+	Host  string    `json:"host"`
 	Owner string    `json:"owner"` // Names.owner
 	Boot  string    `json:"boot"`
 	Since time.Time `json:"since"` // by the clock of its host: to be shown, not compared
@@ -506,9 +595,12 @@ type holderValue struct {
 	Boot  string `json:"boot"`
 	Token uint64 `json:"token"`
 	Value []byte `json:"value,omitempty"`
+
+	Address string `json:"address,omitempty"` // and ID: of the actor
+	ID      string `json:"id,omitempty"`
 }
 
-func (n *Names) hostKey() string            { return n.root + "hosts/" + n.cfg.Host }
+func (n *Names) hostKey() string            { return n.root + n.cfg.key }
 func (n *Names) nameKey(name string) string { return n.root + "names/" + name }
 
 func mustJSON(v any) []byte {
@@ -520,7 +612,7 @@ func mustJSON(v any) []byte {
 }
 
 // call makes the call of an effect, and returns the event that answers it.
-func (n *Names) call(ctx context.Context, e lease.Effect, value []byte) lease.Event {
+func (n *Names) call(ctx context.Context, e lease.Effect, value []byte, pid *actor.PID) lease.Event {
 	ev := lease.Event{Name: e.Name, Lease: e.Lease, Token: e.Token, Revision: e.Revision, Sent: e.Sent}
 	var err error
 	switch e.Kind {
@@ -535,12 +627,15 @@ func (n *Names) call(ctx context.Context, e lease.Effect, value []byte) lease.Ev
 	case lease.Enter:
 		ev, err = n.enter(ctx, ev)
 	case lease.Claim:
-		ev, err = n.claim(ctx, ev, e.Entered, value)
+		ev, err = n.claim(ctx, ev, e.Entered, value, pid)
 	case lease.Delete:
 		k := n.nameKey(e.Name)
 		ev.Kind = lease.Deleted
 		_, err = n.engine.Commit(ctx, Txn{If: []Cond{{Key: k, Created: e.Revision}}, Then: []Op{{Key: k, Delete: true}}})
 	default:
+	}
+	if n.ctx.Err() == nil && !errors.Is(err, ErrNoLease) {
+		n.failed(err)
 	}
 	switch {
 	case errors.Is(err, ErrNoLease):
@@ -555,7 +650,7 @@ func (n *Names) enter(ctx context.Context, ev lease.Event) (lease.Event, error) 
 	k := n.hostKey()
 	res, err := n.engine.Commit(ctx, Txn{
 		If:   []Cond{{Key: k}},
-		Then: []Op{{Key: k, Value: mustJSON(hostValue{Owner: n.owner, Boot: n.cfg.Boot, Since: time.Now().UTC()}), Lease: Lease(ev.Lease)}},
+		Then: []Op{{Key: k, Value: mustJSON(hostValue{Host: n.cfg.Host, Owner: n.owner, Boot: n.cfg.Boot, Since: time.Now().UTC()}), Lease: Lease(ev.Lease)}},
 		Read: []string{k},
 	})
 	if err != nil || len(res.Entries) != 1 {
@@ -570,9 +665,9 @@ func (n *Names) enter(ctx context.Context, ev lease.Event) (lease.Event, error) 
 	return ev, nil
 }
 
-func (n *Names) claim(ctx context.Context, ev lease.Event, entered uint64, value []byte) (lease.Event, error) {
+func (n *Names) claim(ctx context.Context, ev lease.Event, entered uint64, value []byte, pid *actor.PID) (lease.Event, error) {
 	k := n.nameKey(ev.Name)
-	record := holderValue{Host: n.cfg.Host, Owner: n.owner, Boot: n.cfg.Boot, Token: ev.Token, Value: value}
+	record := holderValue{Host: n.cfg.Host, Owner: n.owner, Boot: n.cfg.Boot, Token: ev.Token, Value: value, Address: pid.GetAddress(), ID: pid.GetId()}
 	res, err := n.engine.Commit(ctx, Txn{
 		If:   []Cond{{Key: n.hostKey(), Created: entered}, {Key: k}},
 		Then: []Op{{Key: k, Value: mustJSON(record), Lease: Lease(ev.Lease)}},

@@ -62,10 +62,11 @@ func TestTunnel(t *testing.T) {
 		return hosts.Tunnel{Socket: at(socket), Hosts: order, Service: service}
 	}
 	c := newCluster(t, 300*time.Millisecond)
+	m := hoststest.NewMemory()
 	c.engines = map[string]hosts.EngineSpec{
-		"a": &jointed{tunnels: []hosts.Tunnel{to("x", "sub/bc", "b", "c"), to("closed", "sub/closed", "b"), to("none", "sub/none", "b")}},
-		"b": &jointed{services: []hosts.TunnelService{{Name: "x", Socket: at("b"), Hosts: []string{"a"}}, {Name: "closed", Socket: at("b"), Hosts: []string{"c"}}}},
-		"c": &jointed{services: []hosts.TunnelService{{Name: "x", Socket: at("c")}}},
+		"a": &jointed{Memory: m, tunnels: []hosts.Tunnel{to("x", "sub/bc", "b", "c"), to("closed", "sub/closed", "b"), to("none", "sub/none", "b")}},
+		"b": &jointed{Memory: m, services: []hosts.TunnelService{{Name: "x", Socket: at("b"), Hosts: []string{"a"}}, {Name: "closed", Socket: at("b"), Hosts: []string{"c"}}}},
+		"c": &jointed{Memory: m, services: []hosts.TunnelService{{Name: "x", Socket: at("c")}}},
 	}
 	for _, name := range []string{"a", "b", "c"} {
 		c.start(name, "boot"+name)

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
+
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/actors/hosts/internal/lease"
 )
@@ -19,7 +21,8 @@ type Holder struct {
 	Fence Fence
 	Host  string
 	Boot  string
-	Value []byte // what it has given to Register
+	Value []byte     // what it has given to Register
+	PID   *actor.PID // what it has given to RegisterActor; else nil
 }
 
 // A clusterView is the entries of a cluster as the watch has shown them.
@@ -143,6 +146,9 @@ func (n *Names) tell(gone, made []Entry) {
 			n.hear(lease.Event{Kind: lease.Vanished, Revision: e.Created})
 		}
 	}
+	if n.cfg.shown != nil {
+		n.cfg.shown(gone, made)
+	}
 	for _, e := range made {
 		if name, ok := strings.CutPrefix(e.Key, n.root+"names/"); ok {
 			var r holderValue
@@ -166,17 +172,24 @@ func (n *Names) Lookup(name string) (Holder, error) {
 	live, held := n.session.Live, n.held[name]
 	n.mu.Unlock()
 	if held != nil {
-		return Holder{Fence: held.fence, Host: n.cfg.Host, Boot: n.cfg.Boot, Value: append([]byte(nil), held.wish.value...)}, nil
+		return Holder{Fence: held.fence, Host: n.cfg.Host, Boot: n.cfg.Boot, Value: append([]byte(nil), held.wish.value...), PID: held.wish.pid}, nil
 	}
 	if _, listed := n.view.next(); !live || !listed {
-		return Holder{}, fmt.Errorf("hosts: look up %q: %w", name, ErrUnavailable)
+		return Holder{}, fmt.Errorf("hosts: look up %q: %w", name, n.why())
 	}
 	e, ok := n.view.get(n.nameKey(name))
 	var r holderValue
 	if !ok || json.Unmarshal(e.Value, &r) != nil {
 		return Holder{}, fmt.Errorf("hosts: look up %q: %w", name, actors.ErrNoActor)
 	}
-	return Holder{Fence: Fence{Name: name, Number: e.Created}, Host: r.Host, Boot: r.Boot, Value: r.Value}, nil
+	return Holder{Fence: Fence{Name: name, Number: e.Created}, Host: r.Host, Boot: r.Boot, Value: r.Value, PID: r.pid()}, nil
+}
+
+func (r *holderValue) pid() *actor.PID {
+	if r.Address == "" {
+		return nil
+	}
+	return actor.NewPID(r.Address, r.ID)
 }
 
 // checkPart returns nil if name can be a part of a key: a name without a slash.

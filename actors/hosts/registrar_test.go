@@ -1,0 +1,122 @@
+package hosts_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/actors/hosts"
+	"github.com/coppice-go/coppice/actors/hosts/hoststest"
+)
+
+// newAgreeing returns a cluster whose hosts agree by an engine in memory.
+func newAgreeing(t *testing.T, names ...string) (*cluster, *hoststest.Memory) {
+	m := hoststest.NewMemory()
+	c := newCluster(t, time.Minute)
+	c.leases = map[string]time.Duration{"a": time.Second} // no load takes anything from b
+	c.engines = make(map[string]hosts.EngineSpec)
+	for _, name := range names {
+		c.engines[name] = m
+		c.start(name, "boot"+name)
+	}
+	return c, m
+}
+
+// names returns the session of a process.
+func (c *cluster) names(p *child, host string) *hosts.Names {
+	c.t.Helper()
+	n, err := c.config(host).Names(p.System)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(n.Abort)
+	return n
+}
+
+// TestClusterNames: a name of the cluster is the PID of its holder on all hosts; it goes with the
+// actor, with its process, and with its release, and moves to who registers it then. A message by
+// the name reaches the holder, or fails.
+func TestClusterNames(t *testing.T) {
+	c, m := newAgreeing(t, "a", "b", "c")
+	lead := hosts.Lookup("lead")
+	froms := []*actors.System{c.hosts["a"].child("a").System, c.hosts["a"].master, c.hosts["b"].child("b").System, c.hosts["b"].master}
+	reach := func(want string) {
+		t.Helper()
+		for _, from := range froms {
+			until(t, from.Address()+" reaches "+want, func() bool {
+				v, err := from.Ask(t.Context(), lead, "who")
+				if err != nil && !errors.Is(err, actors.ErrNoActor) && !errors.Is(err, actors.ErrDown) && !errors.Is(err, actors.ErrUnavailable) {
+					t.Fatal(err)
+				}
+				return err == nil && v == want || want == "" && errors.Is(err, actors.ErrNoActor)
+			})
+		}
+	}
+	reach("")
+	fence := uint64(0)
+	for round, end := range []string{"actor", "process", "release", "process", "actor"} {
+		host := []string{"c", "b"}[round%2]
+		p := c.hosts[host].child(host)
+		n := c.names(p, host)
+		who := fmt.Sprint("lead-", round)
+		pid := spawn(t, p.System, who, func(ctx actor.Context) { ctx.Respond(who) })
+		if _, err := n.RegisterActor(t.Context(), "lead", froms[1].Process()); !errors.Is(err, actors.ErrNoActor) {
+			t.Errorf("an actor of another process: %v", err)
+		}
+		h, err := n.RegisterActor(t.Context(), "lead", pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Fence().Number <= fence {
+			t.Errorf("fence %d after %d", h.Fence().Number, fence)
+		}
+		fence = h.Fence().Number
+		reach(who)
+		mon := froms[2].Monitor(lead)
+		if v, err := froms[2].Ask(t.Context(), lead, "who"); err != nil || v != who {
+			t.Errorf("%v, %v", v, err)
+		}
+		switch end {
+		case "actor":
+			if err := p.Stop(t.Context(), pid); err != nil {
+				t.Error(err)
+			}
+			next(t, "Down", mon.C)
+			next(t, "the end of the holding", h.Context().Done())
+		case "process": // long before its lease ends
+			p.kill(killed)
+			if d := next(t, "Down", mon.C); d.Reason != killed {
+				t.Errorf("Down: %v", d.Reason)
+			}
+		case "release":
+			mon.Cancel()
+			if err := h.Release(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		reach("")
+	}
+	// Cut off from the engine nothing is known when the session has ended; healed, all is.
+	p := c.hosts["b"].child("b")
+	if _, err := c.names(p, "b").RegisterActor(t.Context(), "lead", spawn(t, p.System, "last", func(ctx actor.Context) { ctx.Respond("last") })); err != nil {
+		t.Fatal(err)
+	}
+	reach("last")
+	c.hosts["a"].gateway.kill(killed)
+	c.hosts["a"].startGateway()
+	reach("last")
+	m.Cut("a", true)
+	until(t, "a knows nothing", func() bool {
+		_, err := froms[0].Ask(t.Context(), lead, "who")
+		return errors.Is(err, actors.ErrUnavailable)
+	})
+	if v, err := froms[2].Ask(t.Context(), lead, "who"); err != nil || v != "last" {
+		t.Errorf("on b, which is not cut off: %v, %v", v, err)
+	}
+	m.Cut("a", false)
+	reach("last")
+}
