@@ -190,6 +190,16 @@ func (c *controlHandler) serveBundle(w http.ResponseWriter, r *http.Request) {
 	addJSON("workers.json", c.workers())
 	addJSON("listeners.json", c.listenerRows())
 	addJSON("actors.json", c.actors())
+	for _, a := range c.actors() {
+		if a.Kind == "" {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), stacksTimeout)
+		if state, err := c.actorSystem().Inspect(ctx, a.Path); err == nil {
+			addJSON("actors/"+strings.ReplaceAll(a.Path, "/", "-")+".json", state)
+		}
+		cancel()
+	}
 	addJSON("events.json", c.Events(0).Kept(maxListed))
 	addJSON("crashes.json", c.Crashes())
 	addJSON("logs.json", (&logReader{log: c.lines}).kept())

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,6 +30,7 @@ type jobsState struct {
 	Runs                             []struct {
 		Worker, Function, Key string
 		Run                   int
+		Progress              string
 		For                   float64 `json:"for_seconds"`
 	}
 	Quarantine []quarantinedKey
@@ -115,14 +117,23 @@ func (c *command) jobsCommands(root *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		pools = slices.DeleteFunc(pools, func(p jobsPool) bool {
-			return !slices.ContainsFunc(p.Quarantine, func(k quarantinedKey) bool { return k.Key == args[0] && !k.Released })
-		})
-		if len(pools) == 0 {
+		having := func(key string) []jobsPool {
+			return slices.DeleteFunc(slices.Clone(pools), func(p jobsPool) bool {
+				return !slices.ContainsFunc(p.Quarantine, func(k quarantinedKey) bool { return k.Key == key && !k.Released })
+			})
+		}
+		key, with := args[0], having(args[0])
+		if unquoted, err := strconv.Unquote(key); err == nil && len(with) == 0 { // as list shows it
+			key, with = unquoted, having(unquoted)
+		}
+		if len(with) == 0 {
 			return fail(codeFailed, "coppicectl quarantine list has the keys", "key %q is not quarantined", args[0])
 		}
-		for _, p := range pools {
-			if err := c.write(ctx, t, "actors/operate", url.Values{"actor": {p.Pool + "/queue"}, "do": {"release"}, "what": args[:1]}); err != nil {
+		for _, p := range with {
+			if !c.json() {
+				fmt.Fprint(c.out, clean(p.Pool), ": ")
+			}
+			if err := c.write(ctx, t, "actors/operate", url.Values{"actor": {p.Pool + "/queue"}, "do": {"release"}, "what": {key}}); err != nil {
 				return err
 			}
 		}
@@ -150,7 +161,7 @@ func jobsText(v view, pools []jobsPool) []string {
 		}
 		rows = append(rows, row(p.Pool, fmt.Sprint(p.Waiting), oldest, fmt.Sprint(p.Running), p.Workers, p.Rerun, p.Reruns, quarantined, strings.Join(ends, ", ")))
 		for _, r := range p.Runs {
-			runs = append(runs, row(r.Worker, r.Function, seconds(r.For), r.Run, r.Key))
+			runs = append(runs, row(r.Worker, r.Function, seconds(r.For), r.Run, keyText(r.Key), r.Progress))
 		}
 	}
 	lines := table([]column{
@@ -158,9 +169,17 @@ func jobsText(v view, pools []jobsPool) []string {
 	}, rows, v.width, v.colors)
 	if len(runs) > 0 {
 		lines = append(lines, "")
-		lines = append(lines, table([]column{{"WORKER", false, 0}, {"FUNCTION", false, 0}, {"FOR", true, 0}, {"RUN", true, 2}, {"KEY", false, 1}}, runs, v.width, v.colors)...)
+		lines = append(lines, table([]column{{"WORKER", false, 0}, {"FUNCTION", false, 0}, {"FOR", true, 0}, {"RUN", true, 2}, {"KEY", false, 1}, {"PROGRESS", false, 3}}, runs, v.width, v.colors)...)
 	}
 	return lines
+}
+
+// keyText returns a key as it is, or quoted as in Go if a terminal would not show that.
+func keyText(key string) string {
+	if clean(key) != key {
+		return strconv.Quote(key)
+	}
+	return key
 }
 
 // quarantineText renders a row for each key.
@@ -172,7 +191,7 @@ func quarantineText(v view, pools []jobsPool) []string {
 			if k.Released {
 				state, probe = cell{"released", green}, ""
 			}
-			rows = append(rows, row(p.Pool, k.Key, state, k.Deaths, k.Refused, seconds(k.Since), probe, seconds(k.Expiry), k.Reason))
+			rows = append(rows, row(p.Pool, keyText(k.Key), state, k.Deaths, k.Refused, seconds(k.Since), probe, seconds(k.Expiry), k.Reason))
 		}
 	}
 	if rows == nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"os"
@@ -23,7 +24,7 @@ func jobsTree(t *testing.T) (dirs []string, operated func() string) {
 		case "/v1/actors":
 			fmt.Fprint(w, `[{"path":"cart"},{"kind":"jobs","summary":"1 waiting","path":"work/queue"}]`)
 		case "/v1/actors/state":
-			fmt.Fprintf(w, `{"state":"","value":%s}`, state)
+			fmt.Fprintf(w, `{"state":"","value":%s}`, bytes.ReplaceAll(state, []byte(`"poison"`), []byte(`"poi\nson"`)))
 		case "/v1/workers":
 			fmt.Fprint(w, "[]")
 		case "/v1/actors/operate":
@@ -40,14 +41,14 @@ func jobsTree(t *testing.T) (dirs []string, operated func() string) {
 func TestJobs(t *testing.T) {
 	dirs, operated := jobsTree(t)
 	got := ""
-	for _, args := range []string{"jobs", "jobs work", "quarantine list", "quarantine release poison", "jobs -o json", "quarantine list -o json"} {
+	for _, args := range []string{"jobs", "jobs work", "quarantine list", `quarantine release "poi\nson"`, "jobs -o json", "quarantine list -o json"} {
 		code, out, err := ctl(t.Context(), dirs, strings.Fields(args)...)
 		if code != 0 {
 			t.Errorf("%s: code %d, %s", args, code, err)
 		}
 		got += "$ coppicectl " + args + "\n" + out
 	}
-	if asked := operated(); asked != "work/queue release poison" {
+	if asked := operated(); asked != "work/queue release poi\nson" {
 		t.Error(asked)
 	}
 	file := filepath.Join("testdata", "jobs.txt")

@@ -73,7 +73,7 @@ func (p *progress) add(e event) (line string, transient bool) {
 		}
 		return fmt.Sprintf("  %-14s starts: %s", name, e.Why), true
 	case "replaced":
-		line = fmt.Sprintf("  %-14s ready in %s, pid %d", name, seconds(e.Took), e.PID)
+		line = readyText(name, e)
 		if old != 0 {
 			line += fmt.Sprintf(" in place of %d", old)
 		}
@@ -87,7 +87,7 @@ func (p *progress) add(e event) (line string, transient bool) {
 	case "exited":
 		return fmt.Sprintf("  %-14s ended: %s", name, e.Reason), false
 	case "started":
-		return fmt.Sprintf("  %-14s ready in %s, pid %d", name, seconds(e.Took), e.PID), false
+		return readyText(name, e), false
 	case "draining":
 		p.draining[e.ID] = true
 	case "drained":
@@ -109,6 +109,15 @@ func (p *progress) end(r result) string {
 	}
 	if n := len(p.draining); n > 0 {
 		line += "; old processes that still drain: " + fmt.Sprint(n)
+	}
+	return line
+}
+
+// readyText is the line of a child that is ready. Only processes have a pid.
+func readyText(name string, e event) string {
+	line := fmt.Sprintf("  %-14s ready in %s", name, seconds(e.Took))
+	if e.PID != 0 {
+		line += fmt.Sprintf(", pid %d", e.PID)
 	}
 	return line
 }

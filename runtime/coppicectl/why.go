@@ -65,7 +65,7 @@ func (f facts) why(name string) (string, bool) {
 // child is the sentence about a process, an actor or a function.
 func (f facts) child(n *node, path string, above *node) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s is %s %s", n.Name, n.State, f.since(n.Since))
+	fmt.Fprintf(&b, "%s is %s %s", path, n.State, f.since(n.Since))
 	if n.PID != 0 && n.State != "restarting" && n.State != "down" { // otherwise it has ended
 		fmt.Fprintf(&b, ", now as pid %d", n.PID)
 	}
@@ -184,7 +184,7 @@ func (f facts) group(n *node, path string) string {
 			down = append(down, c.Name+" is "+c.State)
 		}
 	}
-	s := fmt.Sprintf("%s is %s %s, with %d of %d children up", n.Name, n.State, f.since(n.Since), up, total)
+	s := fmt.Sprintf("%s is %s %s, with %d of %d children up", path, n.State, f.since(n.Since), up, total)
 	if n.Budget > 0 {
 		s += fmt.Sprintf(" and %d of %d restarts left", n.Budget-n.Used, n.Budget)
 	}

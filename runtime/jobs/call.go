@@ -18,9 +18,10 @@ import (
 // Call has a worker of a pool run a function, and returns its answer, or one of the errors of this
 // package. c is the Runtime in the master, the Worker in a worker.
 //
-// target is the path of the pool and the name of the function, "images/resize"; one name alone,
-// "resize", is both. in is not used any more when Call has returned; its handles move. The end of
-// ctx ends the wait at once, and the call soon: see [CanceledError].
+// target is the path of the pool and the name of the function, "images/resize"; a name without a
+// slash, "resize", is both. in is not used any more when Call has returned, but a []byte of the
+// master if ctx has ended: until the call is over. Its handles move. The end of ctx ends the wait
+// at once, and the call soon: see [CanceledError].
 //
 //	thumb, err := jobs.Call[Thumb](ctx, w, "resize", image)
 func Call[Out, In any](ctx context.Context, c Caller, target string, in In) (Out, error) {
@@ -92,7 +93,7 @@ func call[Out, In any](ctx context.Context, c Caller, target string, in In, o Op
 	if i > 0 {
 		pool = target[:i]
 	}
-	ctx, span := startCall(ctx, pool, name)
+	ctx, span := startCall(ctx, pool, name, o.Key)
 	defer func() { endCall(span, err) }()
 	b, err := encode(in)
 	if err != nil {

@@ -219,6 +219,8 @@ func TestEnds(t *testing.T) {
 	fails(t, err, func(e *jobs.PanicError) bool { return e.Value == "as ordered" && strings.Contains(e.Stack, "obey") })
 	_, err = do(t, rt, order{Do: "answer"}, jobs.Options{Key: strings.Repeat("k", 1025)})
 	fails(t, err, func(e *jobs.RefusedError) bool { return strings.Contains(e.Why, "1025 bytes") })
+	_, err = jobs.Call[report](t.Context(), rt, "work/"+strings.Repeat("f", 1026), order{})
+	fails(t, err, func(e *jobs.RefusedError) bool { return strings.Contains(e.Why, "1026 bytes") })
 	again, err := do(t, rt, order{Do: "answer"}, jobs.Options{})
 	if err != nil || again.PID != r.PID {
 		t.Errorf("after a panic: %v %v, before it %v", again, err, r)
@@ -230,7 +232,9 @@ func TestEnds(t *testing.T) {
 	_, err = do(t, rt, order{Do: "signal", N: int(syscall.SIGKILL)}, jobs.Options{})
 	fails(t, err, func(e *coppice.Exit) bool { return e.Signal == syscall.SIGKILL && e.Killed == "" })
 	_, err = do(t, rt, order{Do: "wait"}, jobs.Options{Timeout: time.Millisecond})
-	fails(t, err, func(e *jobs.DeadlineError) bool { return !e.Killed && errors.Is(e, context.DeadlineExceeded) })
+	fails(t, err, func(e *jobs.DeadlineError) bool {
+		return !e.Killed && errors.Is(e, context.DeadlineExceeded) && strings.Contains(e.Text, context.DeadlineExceeded.Error())
+	})
 	_, err = do(t, rt, order{Do: "hang"}, jobs.Options{Timeout: time.Millisecond, Grace: time.Millisecond})
 	fails(t, err, func(e *jobs.DeadlineError) bool {
 		return e.Killed && strings.Contains(e.Text, string(coppice.KilledCall))
@@ -873,11 +877,29 @@ func TestTrace(t *testing.T) {
 	}
 }
 
+// logLines is a writer for a log, that keeps what there is room for.
+type logLines chan string
+
+func (l logLines) Write(b []byte) (int, error) {
+	select {
+	case l <- string(b):
+	default:
+	}
+	return len(b), nil
+}
+
 // TestQueueEnds ends the queue with a call in it, and starts it again: the worker stays, and serves
-// the new queue.
+// the new queue, which says what it has forgotten. The clock is set back meanwhile.
 func TestQueueEnds(t *testing.T) {
 	notShort(t)
-	rt := tree(t, jobs.Config{})
+	var life atomic.Int64
+	life.Store(10)
+	defer jobs.NewLife(func() int64 { return time.Now().UnixNano() })
+	jobs.NewLife(func() int64 { return life.Add(-1) })
+	log := make(logLines, 256)
+	rt := runtimetest.Tree(t, coppice.Config{
+		Logger: slog.New(slog.NewTextHandler(log, nil)), ListenerIsolation: coppice.GoroutineIsolation, Children: []coppice.ChildSpec{pool(jobs.Config{})},
+	})
 	before, err := do(t, rt, order{Do: "answer"}, jobs.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -890,6 +912,8 @@ func TestQueueEnds(t *testing.T) {
 	}
 	_, err = p.Wait()
 	fails(t, err, func(e *jobs.GoneError) bool { return e.Pool == "work" })
+	for !strings.Contains(<-log, "forgets its calls and quarantined keys\" pool=work calls=1 keys=0") {
+	}
 	if err := rt.RestartChild(t.Context(), "work/queue"); err != nil {
 		t.Fatal(err)
 	}

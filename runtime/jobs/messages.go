@@ -59,12 +59,16 @@ type (
 		Scratch  string `cbor:",omitempty"` // the welcome's, which a run can overtake
 		body
 	}
-	// soft ends the context of a run. IDs of the master's calls come again when it is replaced in
-	// place.
-	soft struct {
+	// runKey is a run of a call. IDs of the master's calls come again when it is replaced in place.
+	runKey struct {
 		Life int64
 		ID   string
 		Run  int
+	}
+	// soft ends the context of a run.
+	soft struct {
+		runKey
+		Expired bool `cbor:",omitempty"` // its time is over; otherwise its caller has gone
 	}
 	// answer is what a run ended with.
 	answer struct {

@@ -146,7 +146,7 @@ func (c *pendingCall) begins(q *queueActor, e rules.Effect) {
 	if e.Run == 1 {
 		q.waits.Record(now.Sub(c.came), tracing.Span{})
 	}
-	c.run, c.on, c.handed = e.Run, e.Worker, now
+	c.run, c.on, c.handed, c.said = e.Run, e.Worker, now, body{}
 }
 
 // over notes that the call does not run any more.

@@ -25,7 +25,7 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// maxName bounds the keys and tenants of calls, in bytes: the quarantine keeps them.
+// maxName bounds the keys, tenants and functions of calls, in bytes: the queue keeps them.
 const maxName = 1 << 10
 
 // queueActor drives the rules: it turns messages into events and effects into messages. It is an
@@ -72,6 +72,7 @@ type pendingCall struct {
 
 	came, handed time.Time // handed is zero while it does not run
 	run, on      int       // its last run, and the ID of the worker
+	said         body      // what it has reported last, if that is short
 }
 
 // wake is the timer's message.
@@ -105,6 +106,9 @@ func (q *queueActor) Receive(ctx actor.Context) {
 	case *actor.Stopping:
 		if q.timer != nil {
 			q.timer.Stop()
+		}
+		if _, _, _, _, keys := q.levels(); keys+len(q.calls) > 0 {
+			q.sys.Logger().Info("jobs: the queue ends, and forgets its calls and quarantined keys", slog.String("pool", q.pool.Value.AsString()), slog.Int("calls", len(q.calls)), slog.Int("keys", keys))
 		}
 		q.endFigures()
 		for _, c := range q.calls {
@@ -177,9 +181,12 @@ func (q *queueActor) server(worker int) *actor.PID {
 	return actor.NewPID(childproto.Address(actors.Boot(q.self.Address), worker), serverName)
 }
 
+// newLife returns a number that no other queue of the tree has; for tests.
+var newLife = func() int64 { return time.Now().UnixNano() }
+
 func (q *queueActor) start(ctx actor.Context) {
 	q.rt, q.self, q.began = coppice.Running(), ctx.Self(), time.Now()
-	q.sys, q.life = q.rt.System(), q.began.UnixNano()
+	q.sys, q.life = q.rt.System(), newLife()
 	q.beginFigures(path.Dir(q.self.Id))
 	if !q.cfg.Scratch {
 		return
@@ -213,8 +220,8 @@ func (q *queueActor) submit(ctx actor.Context, m *submit) {
 		q.refuse(ctx, m, &outcome{Answer: isRefusal, Text: "an input with handles moves to the worker that runs it: the call cannot run again, so it is not idempotent"})
 		return
 	}
-	if n := max(len(o.Key), len(o.Tenant)); n > maxName {
-		q.refuse(ctx, m, &outcome{Answer: isRefusal, Text: fmt.Sprintf("its Key or Tenant has %d bytes, and at most %d are kept: give a hash", n, maxName)})
+	if n := max(len(o.Key), len(o.Tenant), len(m.Func)); n > maxName {
+		q.refuse(ctx, m, &outcome{Answer: isRefusal, Text: fmt.Sprintf("its Key, Tenant or function has a name of %d bytes, and at most %d are kept: give a hash", n, maxName)})
 		return
 	}
 	q.watch(ctx, m.From)
@@ -321,7 +328,7 @@ func (q *queueActor) step(ev rules.Event) {
 		case rules.Hand:
 			q.hand(e)
 		case rules.Soft:
-			q.send(context.Background(), q.server(e.Worker), soft{q.life, e.ID, e.Run}, nil)
+			q.send(context.Background(), q.server(e.Worker), soft{runKey{q.life, e.ID, e.Run}, e.Outcome == rules.Expired}, nil)
 		case rules.Kill:
 			q.kill(e.Worker, coppice.KilledCall)
 		case rules.Reply:

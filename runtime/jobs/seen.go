@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
+
 	"github.com/coppice-go/coppice/actors"
 )
 
@@ -15,19 +17,34 @@ type Run struct {
 	Worker   string        `json:"worker"`
 	Function string        `json:"function"`
 	Key      string        `json:"key,omitempty"`
-	Run      int           `json:"run"` // of the call, from 1
+	Run      int           `json:"run"`                // of the call, from 1
+	Progress string        `json:"progress,omitempty"` // its last report: a string, or CBOR as text, of at most 256 bytes
 	For      time.Duration `cbor:"For" json:"-"`
 }
 
 // maxRuns is how many runs a Status has.
 const maxRuns = 256
 
+// maxSaid is how long a report may be, in bytes, to be kept for Run.Progress.
+const maxSaid = 256
+
+// text returns what stands in the message of a report, for people.
+func (b *body) text() (s string) {
+	switch {
+	case b.Enc == encString:
+		s = string(b.Bytes)
+	case b.Enc == encCBOR && len(b.Bytes) > 0:
+		s, _ = cbor.Diagnose(b.Bytes)
+	}
+	return s
+}
+
 // running returns the calls that workers have, the longest first.
 func (q *queueActor) running() []Run {
 	list := []Run{}
 	for _, c := range q.calls {
 		if !c.handed.IsZero() {
-			list = append(list, Run{c.worker, c.submit.Func, c.submit.Options.Key, c.run, time.Since(c.handed)})
+			list = append(list, Run{c.worker, c.submit.Func, c.submit.Options.Key, c.run, c.said.text(), time.Since(c.handed)})
 		}
 	}
 	slices.SortFunc(list, func(a, b Run) int { return cmp.Compare(b.For, a.For) })

@@ -114,6 +114,9 @@ func lookAt(t *testing.T, rt *coppice.Runtime) {
 	if _, body := ask("GET", "actors"); !strings.Contains(body, `"kind":"jobs","summary":"1 waiting, 1 running, 1 quarantined","path":"work/queue"`) {
 		t.Error(body)
 	}
+	if _, tar := ask("GET", "bundle"); !strings.Contains(tar, "actors/work-queue.json") || !strings.Contains(tar, `"key": "poison"`) {
+		t.Error("the bundle does not have the queue's state")
+	}
 	const operate = "actors/operate?actor=work/queue&what=poison&do="
 	if status, body := ask("POST", operate+"release"); status != http.StatusOK {
 		t.Error(status, body)
@@ -284,9 +287,9 @@ func TestTraceOfDeaths(t *testing.T) {
 queued{coppice.handoff.target=work/workers/0,coppice.job.run=2} exit{coppice.child.path=work/workers/0,coppice.exit.reason=exit code 3}
 call{coppice.job.function=work,coppice.pool.name=work}
 queued{coppice.handoff.target=work/workers/0,coppice.job.run=1}
-call{coppice.job.function=work,coppice.pool.name=work,error.type=*jobs.DiedError} exit{coppice.child.path=work/workers/0,coppice.exit.reason=exit code 5} failed: jobs: worker work/workers/0 died with the call: exit code 5
+call{coppice.job.function=work,coppice.job.key=poison,coppice.pool.name=work,error.type=*jobs.DiedError} exit{coppice.child.path=work/workers/0,coppice.exit.reason=exit code 5} failed: jobs: worker work/workers/0 died with the call: exit code 5
 queued{error.type=quarantined} quarantined{coppice.exit.reason=exit code 5,coppice.job.key=poison} failed: exit code 5
-call{coppice.job.function=work,coppice.pool.name=work,error.type=*jobs.QuarantinedError} failed: jobs: key "poison" is quarantined, for 1 deaths, the last: exit code 5`
+call{coppice.job.function=work,coppice.job.key=poison,coppice.pool.name=work,error.type=*jobs.QuarantinedError} failed: jobs: key "poison" is quarantined, for 1 deaths, the last: exit code 5`
 	if got := strings.Join(got, "\n"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

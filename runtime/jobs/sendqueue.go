@@ -178,6 +178,9 @@ const maxReports = 8
 // report takes a report to the caller, and answers it when the caller's function has returned.
 func (q *queueActor) report(ctx actor.Context, m *progress) {
 	c := q.calls[m.ID]
+	if c != nil && m.Life == q.life && m.Run == c.run && m.size() <= maxSaid {
+		c.said = body{Enc: m.Enc, Bytes: m.Bytes}
+	}
 	if c == nil || c.live == nil || m.Life != q.life || m.Run != c.run || m.size() > q.cfg.MaxBytes || c.reports.Load() >= maxReports {
 		m.close()
 		q.respond(ctx, true)

@@ -42,7 +42,8 @@ type runs struct {
 
 	mu      sync.Mutex
 	welcome welcome
-	live    map[soft]context.CancelCauseFunc
+	past    int64 // the Life of the last queue that has ended: what comes later of it is dropped
+	live    map[runKey]context.CancelCauseFunc
 	early   []soft // that came before their runs, which may be on their way; the oldest first
 	wait    sync.WaitGroup
 	cut     bool // a run has no answer, because this worker has to end
@@ -66,7 +67,8 @@ var atStep = func(step, id string) {}
 
 // Why the context of a call ends. context.Cause tells.
 var (
-	errOver     = errors.New("jobs: the time of the call is over, or its caller has gone")
+	errOver     = fmt.Errorf("jobs: the time of the call is over: %w", context.DeadlineExceeded)
+	errGone     = errors.New("jobs: the caller of the call has gone")
 	errQueue    = errors.New("jobs: the queue of the pool has ended")
 	errDraining = errors.New("jobs: the worker has to end")
 )
@@ -75,7 +77,7 @@ var (
 func (s *server) serve(ctx context.Context, w *coppice.Worker) error {
 	sys := w.System()
 	pool := path.Dir(path.Dir(w.Name()))
-	r := &runs{server: s, w: w, queue: w.Lookup(pool + "/" + queueName), live: map[soft]context.CancelCauseFunc{}, had: make(chan struct{})}
+	r := &runs{server: s, w: w, queue: w.Lookup(pool + "/" + queueName), live: map[runKey]context.CancelCauseFunc{}, had: make(chan struct{})}
 	r.setHad = sync.OnceFunc(func() { close(r.had) })
 	if _, err := sys.Spawn(ctx, serverName, func() actor.Actor { return r }); err != nil {
 		return err
@@ -95,7 +97,7 @@ func (s *server) serve(ctx context.Context, w *coppice.Worker) error {
 		select {
 		case <-monitor.C: // a new one comes; the callers of what runs here have their errors
 			r.mu.Lock()
-			r.welcome.Life++ // a run that comes later than the word of its queue's end is dropped
+			r.past = r.welcome.Life
 			r.mu.Unlock()
 			if !r.end(errQueue, time.After(time.Second)) {
 				return fmt.Errorf("%w, and a call of it did not", errQueue)
@@ -202,8 +204,8 @@ func (r *runs) Receive(ctx actor.Context) {
 	case soft:
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if cancel := r.live[m]; cancel != nil {
-			cancel(errOver)
+		if cancel := r.live[m.runKey]; cancel != nil {
+			cancel(m.why())
 			return
 		}
 		if len(r.early) == maxEarly {
@@ -213,20 +215,28 @@ func (r *runs) Receive(ctx actor.Context) {
 	}
 }
 
+// why returns the cause of the context's end.
+func (m soft) why() error {
+	if m.Expired {
+		return errOver
+	}
+	return errGone
+}
+
 // begin runs a call on a goroutine, which ends when the function returns.
 func (r *runs) begin(ctx actor.Context, m *run) {
-	key := soft{m.Life, m.ID, m.Run}
+	key := runKey{m.Life, m.ID, m.Run}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if m.Life < r.welcome.Life { // of a queue that has ended; a first run can overtake the welcome
+	if m.Life == r.past {
 		m.close()
 		return
 	}
 	c, cancel := context.WithCancelCause(r.w.WorkContext())
 	r.live[key] = cancel
-	if i := slices.Index(r.early, key); i >= 0 {
+	if i := slices.IndexFunc(r.early, func(s soft) bool { return s.runKey == key }); i >= 0 {
+		cancel(r.early[i].why())
 		r.early = slices.Delete(r.early, i, i+1)
-		cancel(errOver)
 	}
 	caller := actors.Context(ctx)
 	r.wait.Add(1)
@@ -243,7 +253,7 @@ func (r *runs) begin(ctx actor.Context, m *run) {
 		why := context.Cause(c)
 		// An error then is not the function's: the end of this worker tells what became of the
 		// call.
-		cut := a.Kind == isError && why != nil && !errors.Is(why, errOver) && !errors.Is(why, errQueue)
+		cut := a.Kind == isError && why != nil && !errors.Is(why, errOver) && !errors.Is(why, errGone) && !errors.Is(why, errQueue)
 		r.mu.Lock()
 		delete(r.live, key)
 		r.cut = r.cut || cut

@@ -15,8 +15,12 @@ import (
 
 func tracer() trace.Tracer { return otel.GetTracerProvider().Tracer(tracing.ScopeName) }
 
-func startCall(ctx context.Context, pool, name string) (context.Context, trace.Span) {
-	return tracer().Start(ctx, tracing.SpanCall, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(tracing.KeyPool.String(pool), tracing.KeyFunction.String(name)))
+func startCall(ctx context.Context, pool, name, key string) (context.Context, trace.Span) {
+	ctx, span := tracer().Start(ctx, tracing.SpanCall, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(tracing.KeyPool.String(pool), tracing.KeyFunction.String(name)))
+	if key != "" {
+		span.SetAttributes(tracing.KeyJobKey.String(key))
+	}
+	return ctx, span
 }
 
 // endCall ends the span of a call, which has the last death that the call's caller is told.

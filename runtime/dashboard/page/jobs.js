@@ -25,7 +25,7 @@ export function drawJobs() {
     Object.entries(p.ends).map(([end, n]) => `${end} ${count(n)}`).join(', '),
   ]);
   const of = (list) => pools.flatMap((p) => list(p).map((v) => ({ ...v, pool: p.pool })));
-  fill('runs', of((p) => p.runs ?? []).slice(0, 100), (r) => `${r.worker} ${r.function} ${r.key} ${r.run}`, (r) => [r.worker, r.function, span(r.for_seconds), r.run, r.key ?? '']);
+  fill('runs', of((p) => p.runs ?? []).slice(0, 100), (r) => `${r.worker} ${r.function} ${r.key} ${r.run}`, (r) => [r.worker, r.function, span(r.for_seconds), r.run, r.key ?? '', r.progress ?? '']);
   fill('keys', of(quarantined).slice(0, 100), (k) => `${k.pool} ${k.key}`, (k) => [k.pool, k.key, k.deaths, k.refused, span(k.probe_seconds), k.reason],
     (k) => button('actors/operate', { actor: k.pool + '/queue', do: 'release', what: k.key }, `Release ${k.key}`));
 }

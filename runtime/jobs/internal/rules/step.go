@@ -68,8 +68,8 @@ type Effect struct {
 	ID      string
 	Run     int // of the call, from 1
 	Worker  int
-	Outcome Outcome
-	Deaths  int // of workers that had the call
+	Outcome Outcome // of a Reply; of a Soft why: Expired or Dropped
+	Deaths  int     // of workers that had the call
 }
 
 // String returns one line.
@@ -256,7 +256,11 @@ func (s *State) cancel(c *callRecord) {
 // soft ends the context of a run, and sets when its worker is killed.
 func (s *State) soft(c *callRecord) {
 	s.due(c, max(0, c.Grace))
-	s.do = append(s.do, Effect{Kind: Soft, ID: c.ID, Run: c.run, Worker: c.worker.id})
+	why := Dropped
+	if c.expired {
+		why = Expired
+	}
+	s.do = append(s.do, Effect{Kind: Soft, ID: c.ID, Run: c.run, Worker: c.worker.id, Outcome: why})
 }
 
 func (s *State) leave(w *workerRecord) {
