@@ -376,7 +376,7 @@ func (c *poolDriver) drain(e pool.Effect) {
 	}
 	c.note(e.Slot, w.event(Event{Kind: DrainBegan, Why: e.Why.String(), Limit: drainOf(limit)}))
 	inSlot := next == w
-	if inSlot {
+	if inSlot && e.Why != pool.ForScale { // a slot that is removed takes its socket along
 		c.children.sockets.RemoveWorker(uint64(w.hello.ID), false)
 	} else {
 		w.retired.Store(true)

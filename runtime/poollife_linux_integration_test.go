@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -531,5 +532,44 @@ func (c *keptAlive) mustEnd() {
 	c.t.Helper()
 	if b, err := c.r.ReadByte(); !errors.Is(err, io.EOF) {
 		c.t.Errorf("read %q, %v: want EOF", b, err)
+	}
+}
+
+func init() {
+	trees["reuseport"] = func() coppice.Config {
+		return coppice.Config{Children: []coppice.ChildSpec{
+			coppice.ListenerSpec{Name: "http", Network: "tcp", Address: "127.0.0.1:0", Policy: coppice.ReusePort},
+			coppice.Pool{Name: "web", Size: 3, Worker: func(ctx context.Context, w *coppice.Worker) error {
+				ln, err := w.Listener(ctx, "http")
+				if err != nil {
+					return err
+				}
+				return w.Serve(ctx, ln, name(w))
+			}},
+		}}
+	}
+}
+
+// TestScaleReusePort: a slot that is removed takes its socket of a ReusePort listener along.
+// Before, the master kept it open, and the kernel gave its clients to a socket on which nobody
+// accepted.
+func TestScaleReusePort(t *testing.T) {
+	p := startTree(t, "reuseport")
+	listening := func() int {
+		b, err := os.ReadFile("/proc/net/tcp")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := netip.MustParseAddrPort(p.Listeners()[0].Addr.String()).Port()
+		return strings.Count(string(b), fmt.Sprintf(":%04X 00000000:0000 0A", port))
+	}
+	for _, size := range []int{1, 3, 2} {
+		if err := p.Scale(t.Context(), "web", size); err != nil {
+			t.Fatal(err)
+		}
+		runtimetest.Eventually(t, fmt.Sprintf("%d sockets", size), func() bool { return listening() == size })
+	}
+	for range 8 {
+		get(t, p.Listeners()[0].Addr.String())
 	}
 }
