@@ -20,6 +20,9 @@ type Command struct {
 	Args []string // begins with argv[0], which is required
 	Env  []string // "KEY=value", the whole environment
 
+	// ListenPID adds LISTEN_PID to the environment, with the number of the process.
+	ListenPID bool
+
 	// Dir is the working directory; a relative one begins at that of the Executable, or else at
 	// this program's. "" = there.
 	Dir string
@@ -51,7 +54,7 @@ func (cmd *Command) findDir() (err error) {
 
 // settles reports whether the process must be stopped after its exec, for settings that a fork
 // cannot make.
-func (cmd *Command) settles() bool { return len(cmd.Rlimits) > 0 || cmd.Nice != 0 }
+func (cmd *Command) settles() bool { return len(cmd.Rlimits) > 0 || cmd.Nice != 0 || cmd.ListenPID }
 
 // Start forks and execs cmd as the leader of a new process group, so that only this program gets a
 // Ctrl-C at the terminal. It returns once the exec has succeeded. An error is an *os.PathError with

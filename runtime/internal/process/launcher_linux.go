@@ -115,7 +115,7 @@ func launch(cmd Command, path string, fds []uintptr) (pid, pidfd int, err error)
 		return 0, 0, err
 	}
 	pidfd = -1
-	attr := &syscall.ProcAttr{Dir: cmd.dir, Env: cmd.Env, Files: fds, Sys: sys}
+	attr := &syscall.ProcAttr{Dir: cmd.dir, Env: cmd.environ(), Files: fds, Sys: sys}
 	if pid, err = syscall.ForkExec(path, cmd.Args, attr); err != nil {
 		err = explain(err, cmd, path, attr)
 	} else if pidfd < 0 {

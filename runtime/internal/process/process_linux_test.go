@@ -165,7 +165,7 @@ func TestSettled(t *testing.T) {
 	}
 }
 
-// withoutCapabilities takes CAP_SYS_RESOURCE and CAP_SYS_NICE from the thread that starts
+// withoutCapabilities takes CAP_SYS_RESOURCE, CAP_SYS_NICE and CAP_SYS_PTRACE from the thread that starts
 // processes, as a container does from its root, until the end of the test.
 func withoutCapabilities(t *testing.T) {
 	t.Helper()
@@ -185,7 +185,7 @@ func withoutCapabilities(t *testing.T) {
 	var was uint32
 	set(func(data *[2]unix.CapUserData) {
 		was = data[0].Effective
-		data[0].Effective &^= 1<<unix.CAP_SYS_RESOURCE | 1<<unix.CAP_SYS_NICE
+		data[0].Effective &^= 1<<unix.CAP_SYS_RESOURCE | 1<<unix.CAP_SYS_NICE | 1<<unix.CAP_SYS_PTRACE
 	})
 	t.Cleanup(func() { set(func(data *[2]unix.CapUserData) { data[0].Effective = was }) })
 }
@@ -479,4 +479,36 @@ func startAndKill(t *testing.T, n int) (pgids []int) {
 		}
 	}
 	return pgids
+}
+
+// TestListenPID: LISTEN_PID is the number of the process itself, whatever the variables said, and
+// nothing else changes; also of a process of another user, by a root without CAP_SYS_PTRACE.
+func TestListenPID(t *testing.T) {
+	cmd := Command{
+		Path: "/bin/sh", Args: []string{"sh", "-c", `echo "$LISTEN_PID $A $B"; echo $$; env | grep -c LISTEN_PID`, "an argument"},
+		Env: []string{"A=1", "LISTEN_PID=1", "B=2", "PATH=" + os.Getenv("PATH")}, ListenPID: true,
+	}
+	check := func(cmd Command) {
+		t.Helper()
+		c, err := begin(t, cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.end)
+		for _, want := range []string{fmt.Sprint(c.PID(), " 1 2"), fmt.Sprint(c.PID()), "1"} {
+			if l := c.line(); l != want {
+				t.Errorf("%q, want %q", l, want)
+			}
+		}
+		if e := c.wait(); e.Code != 0 || e.Signal != 0 {
+			t.Errorf("ended with %+v", e)
+		}
+	}
+	check(cmd)
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start a process of another user")
+	}
+	withoutCapabilities(t)
+	cmd.Credential = &syscall.Credential{Uid: 65534, Gid: 65533}
+	check(cmd)
 }

@@ -24,7 +24,7 @@ var rlimits = map[string]int{
 // Number returns the limit's number for setrlimit(2).
 func (l Rlimit) Number() int { return rlimits[l.Name] }
 
-// settle makes the settings that a fork cannot: limits and a nice value. The process has asked to
+// settle makes the settings that a fork cannot: limits, a nice value, LISTEN_PID. The process has asked to
 // be traced and is stopped at its exec, before the first instruction of the program. When settle
 // returns, the process runs, untraced; on an error it is still stopped. Only the thread that forked
 // it may call settle.
@@ -58,6 +58,11 @@ func settle(pid int, cmd Command) error {
 		}
 		if err != nil {
 			return &OptionError{fmt.Sprintf("Nice %d", cmd.Nice), fmt.Errorf("%w: a value below the master's takes CAP_SYS_NICE, or a limit of nice (RLIMIT_NICE)", err)}
+		}
+	}
+	if cmd.ListenPID {
+		if err := setListenPID(pid); err != nil {
+			return &OptionError{"LISTEN_PID", err}
 		}
 	}
 	var none unix.Sigset_t // see maskForFork
@@ -95,6 +100,9 @@ func (cmd *Command) settled() string {
 	}
 	if cmd.Nice != 0 {
 		names = append(names, fmt.Sprintf("Nice %d", cmd.Nice))
+	}
+	if cmd.ListenPID {
+		names = append(names, "LISTEN_PID")
 	}
 	return strings.Join(names, ", ")
 }
