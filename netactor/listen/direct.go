@@ -3,6 +3,7 @@ package listen
 import (
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -198,6 +199,18 @@ func (l *directListener) close(tell bool) (first bool) {
 		l.done()
 	}
 	return true
+}
+
+// File returns a duplicate of the socket, owned by the caller, as [net.TCPListener.File] does. Its
+// O_NONBLOCK is that of the socket, in every process that has it.
+func (l *directListener) File() (*os.File, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f, ok := l.ln.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return f.File()
 }
 
 // Addr returns the address that the socket is bound to.

@@ -138,6 +138,14 @@ func (t *Table) perform(e effect) (then func() []effect) {
 			t.logs.Warn("two listeners have one address: they are one socket, whose connections go to the workers of both",
 				"listener", s.title(), "also", e.request.req.Name, "addr", s.addr.Address)
 		}
+	case doCopy:
+		h, err := t.memberHandle(socketKey{e.number, 0})
+		if err != nil {
+			e.copied <- copied{nil, err} // capacity 1, and this is the only value
+			return nil
+		}
+		f, err := h.File()
+		e.copied <- copied{f, err}
 	case doDiscard:
 		e.socket.CloseInBackground()
 	}

@@ -116,6 +116,7 @@ type effect struct {
 	renew      bool              // doPublish: it replaces the copy that the listener process has
 	groupIndex int               // doReply, doRenew, doRetire, doReopened: which socket of a ReusePort listener
 	tries      int               // used by the driver: how often it failed for lack of resources
+	copied     chan<- copied     // doCopy
 }
 
 type effectKind uint8
@@ -139,6 +140,7 @@ const (
 	doDiscard                    // close socket
 	doNoteName                   // log that request has another name for the socket
 	doWatch                      // used by the driver: start the watcher, which failed before
+	doCopy                       // give a duplicate of the socket to copied
 )
 
 // refuse answers p with an error, and closes the socket that came with it.

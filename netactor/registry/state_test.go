@@ -67,7 +67,7 @@ func (m *master) do(effects []effect) {
 			m.log = append(m.log, "discard")
 		case doNoteName:
 			m.log = append(m.log, "name")
-		case doRefuse, doAdmit, doOpened, doReopened, doPause, doRetire, doRepair, doRenew, doEnd, doWatch:
+		case doRefuse, doAdmit, doOpened, doReopened, doPause, doRetire, doRepair, doRenew, doEnd, doWatch, doCopy:
 		}
 	}
 	if len(m.s.sockets) < 9 && m.seq < 99 { // each test goes through an exec at each step

@@ -3,10 +3,13 @@ package registry
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
@@ -180,6 +183,43 @@ func (t *Table) Open(ctx context.Context, owner string, r netactor.Request) (net
 		return nil, rep.Err(asked.Network, addr)
 	}
 	return rep.Addr()
+}
+
+// copied is the result of a doCopy.
+type copied struct {
+	file *os.File
+	err  error
+}
+
+// Copy returns a duplicate of the open socket of that name, owned by the caller, for a program that
+// accepts by itself. The socket must be one on which the listener process does not accept. It has
+// the flags of the socket: O_NONBLOCK is one of all who have it. The error for a name that no
+// socket has wraps ENOENT; the end of ctx ends the wait.
+func (t *Table) Copy(ctx context.Context, name string) (*os.File, error) {
+	reply := make(chan copied, 1)
+	t.step(func() []effect {
+		s := t.state.sockets[t.state.names[name]]
+		switch {
+		case s == nil || s.phase != open:
+			reply <- copied{nil, os.NewSyscallError("listen", syscall.ENOENT)}
+		case s.req.Policy.Dispatched():
+			reply <- copied{nil, fmt.Errorf("its policy is %v: %w", s.req.Policy, os.NewSyscallError("listen", syscall.EINVAL))}
+		default:
+			return []effect{{kind: doCopy, number: s.number, copied: reply}}
+		}
+		return nil
+	})
+	select {
+	case c := <-reply:
+		return c.file, c.err
+	case <-ctx.Done():
+		go func() { // ends with the copy, which waits for no other process
+			if c := <-reply; c.file != nil {
+				_ = c.file.Close()
+			}
+		}()
+		return nil, ctx.Err()
+	}
 }
 
 // StopOwner ends the ownership of a pool, or of a listener spec, in every socket. The Table closes
