@@ -9,9 +9,12 @@ import (
 // A Message is the content of one datagram, as far as this package understands it. It skips other
 // assignments, as sd_notify(3) requires.
 type Message struct {
-	Ready  bool          // READY=1
-	Status string        // STATUS=…, up to 256 bytes; "" = not sent
-	Extend time.Duration // EXTEND_TIMEOUT_USEC=…, from now on; 0 = not sent
+	Ready     bool          // READY=1
+	Reloading bool          // RELOADING=1
+	Stopping  bool          // STOPPING=1
+	Watchdog  bool          // WATCHDOG=1
+	Status    string        // STATUS=…, up to 256 bytes; "" = not sent
+	Extend    time.Duration // EXTEND_TIMEOUT_USEC=…, from now on; 0 = not sent
 }
 
 const maxStatus = 256
@@ -23,6 +26,12 @@ func Parse(datagram string) Message {
 		switch key, value, _ := strings.Cut(line, "="); key {
 		case "READY":
 			m.Ready = m.Ready || value == "1"
+		case "RELOADING":
+			m.Reloading = m.Reloading || value == "1"
+		case "STOPPING":
+			m.Stopping = m.Stopping || value == "1"
+		case "WATCHDOG":
+			m.Watchdog = m.Watchdog || value == "1"
 		case "STATUS":
 			m.Status = strings.ToValidUTF8(value[:min(len(value), maxStatus)], "�")
 		case "EXTEND_TIMEOUT_USEC":

@@ -33,6 +33,10 @@ type Probe struct {
 	matched chan struct{} // closed when line has matched
 	match   func()
 
+	// Said, if set, is called with each message of the program, one at a time. Set it before the
+	// program starts.
+	Said func(notify.Message)
+
 	mu     sync.Mutex
 	over   bool     // the wait has ended
 	tail   []string // the last lines that the program printed before the wait ended
@@ -168,6 +172,9 @@ func (p *Probe) awaitNotice(ctx context.Context, leader int, deadline time.Time)
 			p.status = m.Status
 			p.mu.Unlock()
 		}
+		if p.Said != nil {
+			p.Said(m)
+		}
 		if m.Extend > 0 {
 			if until := time.Now().Add(m.Extend); until.After(deadline) {
 				deadline = until
@@ -175,6 +182,22 @@ func (p *Probe) awaitNotice(ctx context.Context, leader int, deadline time.Time)
 		}
 		if m.Ready {
 			return nil
+		}
+	}
+}
+
+// Follow passes the messages of a program that is ready to Said, until Close.
+func (p *Probe) Follow(leader int) {
+	p.mu.Lock()
+	p.over = true
+	p.mu.Unlock()
+	for p.socket != nil {
+		m, from, err := p.socket.Receive(time.Time{})
+		if err != nil {
+			return
+		}
+		if speaksFor(from, leader) {
+			p.Said(m)
 		}
 	}
 }
