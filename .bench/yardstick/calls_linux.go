@@ -29,6 +29,7 @@ var calls struct {
 	load    time.Duration
 	peer    string
 	view    bool
+	share   bool
 	file    bool
 }
 
@@ -44,6 +45,7 @@ func callFlags(fs *flag.FlagSet) {
 	fs.DurationVar(&calls.load, "load", time.Second, "with -serve: how long to call")
 	fs.StringVar(&calls.peer, "peer", "", "with -serve: protoactor's \"remote\", or the \"least\", instead of a pool of jobs")
 	fs.BoolVar(&calls.view, "view", false, "with -serve: the function takes a jobs.View")
+	fs.BoolVar(&calls.share, "share", false, "with -serve: the workers share the processors out evenly")
 	fs.BoolVar(&calls.file, "file", false, "with -serve: the input is a file in memory, made once")
 }
 
@@ -76,6 +78,7 @@ func callRows() (rows []row) {
 		}
 		rows = append(rows,
 			row{"calls_coppice_" + size.name, self()},
+			row{"calls_coppice_share_" + size.name, self("-share")},
 			row{"calls_protoactor_remote_" + size.name, self("-peer", "remote")},
 			row{"calls_least_" + size.name, self("-peer", "least")},
 			row{"calls_node_threads_" + size.name, script("node", "calls.js", peers.CallsNode)},
@@ -201,6 +204,10 @@ func serveCalls() {
 		tellCalls(call)
 		<-time.After(time.Hour) // a signal comes before
 	}
+	var env coppice.Environment
+	if calls.share {
+		env.MaxProcs = coppice.FairShare
+	}
 	coppice.Main(coppice.Config{
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
@@ -215,7 +222,7 @@ func serveCalls() {
 			}
 			go tellCalls(call) // ends with its calls
 		}},
-		Children: []coppice.ChildSpec{jobs.Pool(jobs.Config{Pool: coppice.Pool{Name: "sum", Size: calls.workers}},
+		Children: []coppice.ChildSpec{jobs.Pool(jobs.Config{Pool: coppice.Pool{Name: "sum", Size: calls.workers, Environment: env}},
 			jobs.Handle("sum", func(_ context.Context, b []byte) (int64, error) { return peers.SumPages(b), nil }),
 			jobs.Handle("view", func(_ context.Context, b jobs.View) (int64, error) { return peers.SumPages(b), nil }),
 			jobs.Handle("file", sumFile),
