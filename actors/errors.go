@@ -53,6 +53,8 @@ var (
 	// not known whether the actor lives, nor what became of a message that was sent; the same PID
 	// works again when there is a trunk.
 	ErrUnreachable = errors.New("host unreachable")
+	// ErrNoHost: the host of a name is not among the peers of this one.
+	ErrNoHost = errors.New("no such host")
 	// ErrForeign: a message that carries handles cannot leave its host.
 	ErrForeign = errors.New("handles cannot leave their host")
 	// ErrUnavailable: the cluster has not agreed, as who asks is cut off or no majority is there. A
@@ -126,6 +128,7 @@ const (
 	codeUnreachable = 15
 	codeForeign     = 16
 	codeUnavailable = 17
+	codeNoHost      = 18
 )
 
 var errorCodes = []struct {
@@ -148,6 +151,7 @@ var errorCodes = []struct {
 	{codeUnreachable, ErrUnreachable},
 	{codeForeign, ErrForeign},
 	{codeUnavailable, ErrUnavailable},
+	{codeNoHost, ErrNoHost},
 }
 
 // appendError appends err: a code, then for ErrDown its reason, else its text.

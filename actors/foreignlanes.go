@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/coppice-go/coppice/actors/internal/foreign"
@@ -32,6 +33,7 @@ const (
 	laneForget   byte = 15 // master to a child: foreign address, number of a lane that has ended
 	laneHolder   byte = 16 // gateway: a name of the cluster, the PID that has it; one without an address: none
 	laneHolders  byte = 17 // gateway: nothing, one of the following
+	lanePeers    byte = 18 // gateway: nothing, number of hosts, their names
 )
 
 // What laneHolders says.
@@ -62,7 +64,8 @@ type foreignLanes struct {
 
 	mu         sync.Mutex
 	rules      *foreign.Lanes
-	gateway    string // the process that carries them; "": there is none now
+	gateway    string   // the process that carries them; "": there is none now
+	hosts      []string // the peers, as the gateway has said; nil: it has not
 	effects    []foreign.Effect
 	performing bool                     // a goroutine performs them
 	kept       map[uint64]*fdipc.Handle // ends of lanes that are opening, by number; of the goroutine that performs
@@ -284,6 +287,18 @@ func (l *foreignLanes) onFrame(op byte, subject string, r *wire.Reader) bool {
 			reason, _ = readWhy(r)
 			ev.Reason = &reason
 		}
+	case lanePeers:
+		hosts := make([]string, 0, 8)
+		for n := r.Uint(); n > 0 && !r.Bad; n-- {
+			hosts = append(hosts, r.Text(wire.MaxAddress))
+		}
+		if r.Bad {
+			return false
+		}
+		l.mu.Lock()
+		l.hosts = hosts
+		l.mu.Unlock()
+		return true
 	case laneHostUp:
 		ev.Kind, ev.Host, ev.Boot = foreign.HostUp, subject, r.Text(wire.MaxAddress)
 	case laneHostDown:
@@ -339,14 +354,17 @@ func (l *foreignLanes) processEnded(address string) {
 	}
 }
 
-// master returns the address of the master of a host that a trunk leads to; "": none does.
-func (l *foreignLanes) master(host string) string {
+// master returns the address of the master of a host that a trunk leads to.
+func (l *foreignLanes) master(host string) (string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if boot := l.rules.BootOf(host); boot != "" {
-		return boot + masterSuffix
+		return boot + masterSuffix, nil
 	}
-	return ""
+	if l.hosts != nil && !slices.Contains(l.hosts, host) {
+		return "", fmt.Errorf("%w: %s is not among the peers of this host", ErrNoHost, host)
+	}
+	return "", ErrUnreachable
 }
 
 // hostOf returns the name of the host whose master has an address; "": it is no master's.

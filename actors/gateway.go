@@ -112,10 +112,26 @@ func (c *Carrier) Failed(number uint64, to string, err error) {
 
 // Offer says that the process from of another host, of that incarnation, wants a lane to the
 // process to of this one. LaneAccepted or LaneDeclined answers, with ref, which is the caller's.
-// The caller has made sure that from is of that host.
-func (c *Carrier) Offer(ref uint64, from string, incarnation uint64, to string) {
+// The caller has made sure that from is of that host. Offer returns false, and there is no answer, if
+// no process can have such an address.
+func (c *Carrier) Offer(ref uint64, from string, incarnation uint64, to string) bool {
+	if checkName(from) != nil || checkName(to) != nil {
+		return false
+	}
 	c.post(laneOffer, from, func(b []byte) []byte {
 		return wire.AppendString(binary.AppendUvarint(binary.AppendUvarint(b, ref), incarnation), to)
+	})
+	return true
+}
+
+// Peers says which hosts there may be, by their names: a name of any other is [ErrNoHost].
+func (c *Carrier) Peers(names []string) {
+	c.post(lanePeers, "", func(b []byte) []byte {
+		b = binary.AppendUvarint(b, uint64(len(names)))
+		for _, name := range names {
+			b = wire.AppendString(b, name)
+		}
+		return b
 	})
 }
 

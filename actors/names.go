@@ -69,8 +69,9 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 		return nil, fmt.Errorf("%w: it is of another host", ErrName)
 	}
 	if up == "" && foreign && !ofCluster(name) {
-		if up = n.peers.masterOf(name); up == "" {
-			return nil, ErrUnreachable
+		var err error
+		if up, err = n.peers.masterOf(name); err != nil {
+			return nil, err
 		}
 		name = rest
 	}

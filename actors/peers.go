@@ -255,12 +255,11 @@ func (ps *peers) hostOf(p *peer) string {
 	return ps.foreign.hostOf(p.address)
 }
 
-// masterOf returns the address of the master that knows a name of another host; "": no trunk leads
-// there.
-func (ps *peers) masterOf(name string) string {
+// masterOf returns the address of the master that knows a name of another host.
+func (ps *peers) masterOf(name string) (string, error) {
 	host, _, ok := abroad(name)
 	if !ok || ps.foreign == nil {
-		return ""
+		return "", ErrUnreachable
 	}
 	return ps.foreign.master(host)
 }

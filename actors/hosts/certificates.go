@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"os"
 	"time"
+
+	"github.com/coppice-go/coppice/actors/hosts/internal/trunk"
 )
 
 // Lives of what WriteCA and WriteCert make.
@@ -62,7 +64,7 @@ func writePair(certFile, keyFile, cluster, host string, template, parent *x509.C
 	if host != "" {
 		id.Path = "/" + host
 	}
-	if parsed, err := url.Parse(id.String()); cluster == "" || err != nil || parsed.Host != cluster || parsed.Path != id.Path {
+	if !trunk.ValidName(cluster) || host != "" && !trunk.ValidName(host) {
 		return fmt.Errorf("hosts: certificate of %q in cluster %q: not a name", host, cluster)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/coppice-go/coppice/actors/hosts/internal/trunk"
@@ -56,6 +55,7 @@ type Config struct {
 	dial     func(ctx context.Context, address string) (net.Conn, error)
 	running  func(*trunk.Mesh)
 	lastWait time.Duration
+	openWait time.Duration
 }
 
 // Static are addresses that do not change, by the names of hosts.
@@ -75,8 +75,8 @@ func (c *Config) Validate() error {
 		errs = append(errs, fmt.Errorf("hosts: config: %s %q: %s", field, fmt.Sprint(value), why))
 	}
 	for _, n := range []struct{ field, value string }{{"Cluster", c.Cluster}, {"Name", c.Name}} {
-		if !isName(n.value) {
-			bad(n.field, n.value, "is not 1 to 63 letters, digits, hyphens and underscores, no hyphen first")
+		if !trunk.ValidName(n.value) {
+			bad(n.field, n.value, "is not 1 to 63 letters, digits, hyphens, underscores and dots, no hyphen or dot first")
 		}
 	}
 	if host, port, err := net.SplitHostPort(c.Listen); err != nil {
@@ -97,7 +97,7 @@ func (c *Config) Validate() error {
 		bad("TLS", c.TLS, "lacks Cert, Key or CA")
 	}
 	for name, address := range c.Peers {
-		if _, port, err := net.SplitHostPort(address); !isName(name) || err != nil || port == "" || port == "0" {
+		if _, port, err := net.SplitHostPort(address); !trunk.ValidName(name) || err != nil || port == "" || port == "0" {
 			bad("Peers", name+" "+address, "is no host with an address and a port")
 		}
 	}
@@ -109,7 +109,7 @@ func (c *Config) Validate() error {
 			bad("Engine", "", err.Error())
 		}
 	}
-	if err := c.session("").validate(); err != nil && isName(c.Cluster) && isName(c.Name) {
+	if err := c.session("").validate(); err != nil && trunk.ValidName(c.Cluster) && trunk.ValidName(c.Name) {
 		errs = append(errs, fmt.Errorf("hosts: config: %w", err))
 	}
 	return errors.Join(errs...)
@@ -157,10 +157,6 @@ func (c *Config) log() *slog.Logger {
 	}
 	return c.Logger
 }
-
-// isName reports whether s can be the name of a cluster or a host. A dot stands behind the boot in
-// addresses.
-func isName(s string) bool { return trunk.ValidName(s) && !strings.Contains(s, ".") }
 
 // isLoopback reports whether an address with a port is surely reached by this machine alone.
 func isLoopback(address string) bool {

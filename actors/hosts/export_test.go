@@ -42,6 +42,9 @@ func (c *Config) SetDial(dial func(ctx context.Context, address string) (net.Con
 // SetLastWait sets how long the last messages of a process may wait.
 func (c *Config) SetLastWait(d time.Duration) { c.lastWait = d }
 
+// SetOpenWait sets how long another host may take to accept a lane.
+func (c *Config) SetOpenWait(d time.Duration) { c.openWait = d }
+
 // OnMesh has f get the trunks when there is a gateway.
 func (c *Config) OnMesh(f func(*trunk.Mesh)) { c.running = f }
 

@@ -8,9 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/actors/hosts/internal/trunk"
@@ -30,6 +34,14 @@ const laneReadWait = time.Second
 // frame that is longer: that is counted in the trunk until the kernel has it.
 const laneQueue = 64 << 10
 
+// openWait is how long another host may take to accept a lane.
+const openWait = 10 * time.Second
+
+var errNoAnswer = errors.New("the other host does not answer")
+
+// maxTold is how many hosts and causes the log has at most in a minute.
+const maxTold = 64
+
 var _ trunk.Flusher = (*fdipc.Conn)(nil)
 
 // RunGateway is the gateway of the tree in a process that runs no user code, until ctx ends.
@@ -37,7 +49,8 @@ var _ trunk.Flusher = (*fdipc.Conn)(nil)
 func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error {
 	g := &gateway{
 		log: c.log(), lastWait: cmp.Or(c.lastWait, laneReadWait), boot: actors.Boot(p.System().Address()), begun: make(chan struct{}),
-		splices: make(map[*splice]struct{}), offers: make(map[uint64]*offeredLane), up: make(map[string]*trunk.Trunk),
+		splices: make(map[*splice]struct{}), offers: make(map[uint64]*offeredLane), told: make(map[[2]string]struct{}),
+		openWait: cmp.Or(c.openWait, openWait),
 	}
 	cfg := c.trunks(g.boot, p.Incarnation())
 	cfg.Open, cfg.Up, cfg.Down, cfg.Failed = g.opened, g.hostUp, g.hostDown, g.failed
@@ -78,6 +91,7 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 	}
 	served := make(chan error, 1)
 	go func() { served <- g.mesh.Serve(ln) }() // ends with the mesh
+	g.carrier.Peers(slices.Collect(maps.Keys(c.Peers)))
 	g.mesh.SetPeers(c.Peers)
 	over := make(chan struct{})
 	defer func() { <-over }()
@@ -110,6 +124,7 @@ type gateway struct {
 	log      *slog.Logger
 	boot     string
 	lastWait time.Duration
+	openWait time.Duration
 	mesh     *trunk.Mesh
 	carrier  *actors.Carrier
 	begin    sync.Once
@@ -121,7 +136,8 @@ type gateway struct {
 	splices map[*splice]struct{}
 	offers  map[uint64]*offeredLane // that the master has not answered, by ref
 	last    uint64                  // ref
-	up      map[string]*trunk.Trunk
+	told    map[[2]string]struct{}  // hosts and why they have no trunk, as the log has been told
+	since   time.Time               // when told was empty
 }
 
 // offeredLane is a lane that another host opens.
@@ -306,8 +322,10 @@ func (g *gateway) OpenLane(number uint64, from string, incarnation uint64, to st
 		s.join(nil)
 		return
 	}
-	go func() { // ends with the other host's answer, or with the trunk
-		lane, reply, err := t.Open(context.Background(), laneInfo(from, incarnation, to))
+	go func() { // ends with the other host's answer, with the trunk, or after openWait
+		ctx, cancel := context.WithTimeoutCause(context.Background(), g.openWait, errNoAnswer)
+		defer cancel()
+		lane, reply, err := t.Open(ctx, laneInfo(from, incarnation, to))
 		its, n := binary.Uvarint(reply)
 		end, ended := errors.AsType[*trunk.LaneEnd](err)
 		switch {
@@ -323,7 +341,7 @@ func (g *gateway) OpenLane(number uint64, from string, incarnation uint64, to st
 		case errors.Is(err, trunk.ErrLost):
 			g.carrier.Refused(number, to, nil)
 		default:
-			g.carrier.Failed(number, to, err)
+			g.carrier.Failed(number, to, cmp.Or(context.Cause(ctx), err))
 		}
 		s.join(nil)
 	}()
@@ -332,9 +350,15 @@ func (g *gateway) OpenLane(number uint64, from string, incarnation uint64, to st
 // opened takes a lane that another host opens, if it is one of a process of that host.
 func (g *gateway) opened(l *trunk.Lane, info []byte) {
 	from, incarnation, to, ok := readLaneInfo(info)
-	if !ok || actors.Boot(from) != l.Trunk().Peer().Boot || actors.Boot(to) != g.boot {
-		g.log.Error("hosts: a host opens a lane that is not its own", "host", l.Trunk().Peer().Name, "from", from, "to", to)
+	host := l.Trunk().Peer()
+	bad := func() {
+		if g.isNews(host.Name, "lane") {
+			g.log.Error("hosts: a host opens a lane that cannot be", "host", host.Name, "from", from, "to", to)
+		}
 		l.End(nil)
+	}
+	if !ok || actors.Boot(from) != host.Boot || actors.Boot(to) != g.boot {
+		bad()
 		return
 	}
 	g.mu.Lock()
@@ -342,7 +366,9 @@ func (g *gateway) opened(l *trunk.Lane, info []byte) {
 	ref := g.last
 	g.offers[ref] = &offeredLane{l, to, from}
 	g.mu.Unlock()
-	g.carrier.Offer(ref, from, incarnation, to)
+	if !g.carrier.Offer(ref, from, incarnation, to) && g.take(ref) != nil {
+		bad()
+	}
 }
 
 func (g *gateway) take(ref uint64) *offeredLane {
@@ -417,7 +443,7 @@ func (g *gateway) ProcessEnded(address string, why []byte) {
 func (g *gateway) hostUp(t *trunk.Trunk) {
 	peer := t.Peer()
 	g.mu.Lock()
-	g.up[peer.Boot] = t
+	maps.DeleteFunc(g.told, func(of [2]string, _ struct{}) bool { return of[0] == peer.Name })
 	g.mu.Unlock()
 	g.log.Info("hosts: a host is up", "host", peer.Name, "boot", peer.Boot)
 	g.carrier.HostUp(peer.Name, peer.Boot)
@@ -426,21 +452,45 @@ func (g *gateway) hostUp(t *trunk.Trunk) {
 func (g *gateway) hostDown(t *trunk.Trunk, err error) {
 	peer := t.Peer()
 	g.mu.Lock()
-	now := g.up[peer.Boot]
-	if now == t {
-		delete(g.up, peer.Boot)
-	}
+	maps.DeleteFunc(g.offers, func(_ uint64, o *offeredLane) bool { return o.lane.Trunk() == t })
 	g.mu.Unlock()
 	g.log.Warn("hosts: a host is unreachable", "host", peer.Name, "boot", peer.Boot, "err", err)
-	if now == t {
-		g.carrier.HostDown(peer.Boot)
-	}
+	g.carrier.HostDown(peer.Boot)
 }
 
+// failed logs why there is no trunk: once for each host and cause, until the host is up.
 func (g *gateway) failed(host string, err error) {
 	level := slog.LevelDebug
-	if errors.Is(err, trunk.ErrRefused) {
+	if g.isNews(host, err.Error()) {
 		level = slog.LevelWarn
 	}
 	g.log.Log(context.Background(), level, "hosts: no trunk", "host", host, "err", err)
+}
+
+// isNews reports whether this was not said of the host since it was up last, but for the numbers in
+// it, such as ports. Strangers can say what they like: so it remembers maxTold, and begins anew each
+// minute at most.
+func (g *gateway) isNews(host, cause string) bool {
+	of := [2]string{host, strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}, cause)}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, old := g.told[of]; old {
+		return false
+	}
+	if len(g.told) >= maxTold {
+		if time.Since(g.since) < time.Minute {
+			return false
+		}
+		clear(g.told)
+	}
+	if len(g.told) == 0 {
+		g.since = time.Now()
+	}
+	g.told[of] = struct{}{}
+	return true
 }

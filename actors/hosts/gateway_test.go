@@ -1,8 +1,11 @@
 package hosts_test
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -15,6 +18,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/actors/hosts"
+	"github.com/coppice-go/coppice/actors/hosts/internal/trunk"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -112,6 +116,96 @@ func TestLastMessages(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHostileOffers: a host that opens lanes of addresses that no process can have, or of another
+// host, hears that each has ended; one of its own is answered.
+func TestHostileOffers(t *testing.T) {
+	c := newCluster(t, time.Minute, "a")
+	to := c.hosts["a"].child("a").Address()
+	tr := c.intruder("c", "a", nil)
+	for from, ends := range map[string]bool{"bootc.1": false, "bootc.@": true, "bootb.1": true, "bootc." + strings.Repeat("x", 3000): true} {
+		info := binary.AppendUvarint(nil, 1)
+		info = append(binary.AppendUvarint(info, uint64(len(from))), from...)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		if _, _, err := tr.Open(ctx, append(info, to...)); errors.Is(err, trunk.ErrEnded) != ends || !ends && err != nil {
+			t.Errorf("%.20q: %v", from, err)
+		}
+		cancel()
+	}
+}
+
+// TestNoAnswer: a host that does not answer whether it accepts a lane has the lane fail, and what
+// waits for it.
+func TestNoAnswer(t *testing.T) {
+	c := newNetwork(t, time.Minute)
+	c.edit = func(cfg *hosts.Config) { cfg.SetOpenWait(50 * time.Millisecond) }
+	a := c.start("a", "boota")
+	c.intruder("c", "a", func(*trunk.Lane, []byte) {})
+	from := a.child("a").System
+	until(t, "the lane fails", func() bool {
+		_, err := from.Ask(t.Context(), actor.NewPID("bootc.1", "x"), "x")
+		return errors.Is(err, actors.ErrLane)
+	})
+	if d := next(t, "Down", from.Monitor(actors.ProcessPID("bootc.2")).C); !errors.Is(d.Reason.Err(), actors.ErrLane) {
+		t.Errorf("Down: %v", d.Reason)
+	}
+}
+
+// records counts what the log has of hosts that have no trunk.
+type records struct {
+	mu    sync.Mutex
+	count map[string]int // level, host
+}
+
+func (r *records) Enabled(context.Context, slog.Level) bool { return true }
+func (r *records) WithAttrs([]slog.Attr) slog.Handler       { return r }
+func (r *records) WithGroup(string) slog.Handler            { return r }
+func (r *records) Handle(_ context.Context, rec slog.Record) error {
+	if rec.Message != "hosts: no trunk" {
+		return nil
+	}
+	rec.Attrs(func(a slog.Attr) bool {
+		if a.Key == "host" {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.count[rec.Level.String()+" "+a.Value.String()]++
+		}
+		return true
+	})
+	return nil
+}
+
+func (r *records) of(what string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.count[what]
+}
+
+// TestMistakes: that a host cannot be reached is told once at the default level, until it was up;
+// and a host that is not among the peers has an error of its own.
+func TestMistakes(t *testing.T) {
+	c := newNetwork(t, time.Minute)
+	log := &records{count: map[string]int{}}
+	c.log = log
+	from := c.start("a", "boota").child("a").System
+	ask := func(host string) error {
+		_, err := from.Ask(t.Context(), from.LookupAt(host, "x"), "x")
+		return err
+	}
+	until(t, "several dials", func() bool { return log.of("DEBUG b") >= 2 })
+	warnings := log.of("WARN b")
+	if warnings == 0 || warnings > 2 { // a refusal, and a connection that is reset
+		t.Errorf("%d warnings", warnings)
+	}
+	until(t, "the peers are known", func() bool { return errors.Is(ask("nobody"), actors.ErrNoHost) })
+	if err := ask("b"); !errors.Is(err, actors.ErrUnreachable) || errors.Is(err, actors.ErrNoHost) {
+		t.Errorf("a host that is down: %v", err)
+	}
+	b := c.start("b", "bootb")
+	answers(t, from, spawn(t, b.child("b").System, "echo", echo))
+	b.gateway.kill(killed)
+	until(t, "a warning after it was up", func() bool { return log.of("WARN b") > warnings })
 }
 
 // TestBlackHole: a host of which nothing comes is unreachable on both sides, and after healing the
@@ -342,7 +436,7 @@ func TestConfig(t *testing.T) {
 	for field, edit := range map[string]func(*hosts.Config){
 		"Cluster": func(c *hosts.Config) { c.Cluster = "" },
 		"Name":    func(c *hosts.Config) { c.Name = "-a" },
-		"Name ":   func(c *hosts.Config) { c.Name = "a.b" },
+		"Name ":   func(c *hosts.Config) { c.Name = "a/b" },
 		"Listen":  func(c *hosts.Config) { c.Listen = ":7400" },
 		"TLS":     func(c *hosts.Config) { c.Listen = "10.0.0.1:7400" },
 		"TLS  ": func(c *hosts.Config) {

@@ -33,6 +33,8 @@ type cluster struct {
 	silence time.Duration
 	engines map[string]hosts.EngineSpec // by host
 	leases  map[string]time.Duration    // by host; zero: an hour
+	log     slog.Handler                // of gateways; nil: none
+	edit    func(c *hosts.Config)       // of gateways; nil: none
 
 	mu    sync.Mutex
 	hosts map[string]*tree
@@ -41,11 +43,32 @@ type cluster struct {
 // newCluster starts hosts. A trunk is lost after silence: where that is not to be, a minute, which
 // no load makes of a host.
 func newCluster(t *testing.T, silence time.Duration, names ...string) *cluster {
-	c := &cluster{t: t, net: hoststest.NewNet(1), silence: silence, hosts: map[string]*tree{}}
+	c := newNetwork(t, silence)
 	for _, name := range names {
 		c.start(name, "boot"+name)
 	}
 	return c
+}
+
+// newNetwork returns a cluster without hosts.
+func newNetwork(t *testing.T, silence time.Duration) *cluster {
+	return &cluster{t: t, net: hoststest.NewNet(1), silence: silence, hosts: map[string]*tree{}}
+}
+
+// intruder starts a host that is a mesh alone, and returns its trunk to another.
+func (c *cluster) intruder(name, to string, open func(l *trunk.Lane, info []byte)) *trunk.Trunk {
+	up := make(chan *trunk.Trunk, 16)
+	m, err := trunk.New(trunk.Config{
+		Cluster: "shop", Self: trunk.Host{Name: name, Boot: "boot" + name, Incarnation: 1}, Silence: c.silence, Open: open,
+		Dial: func(ctx context.Context, address string) (net.Conn, error) { return c.net.Dial(ctx, name, address) },
+		Up:   func(t *trunk.Trunk) { up <- t },
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { m.Close() })
+	m.SetPeers(map[string]string{to: to})
+	return next(c.t, "a trunk", up)
 }
 
 // tree is a host: a master, a gateway and children, joined as package runtime joins processes.
@@ -189,6 +212,12 @@ func (tr *tree) startGateway() {
 	tr.gateway = p
 	cfg := tr.c.config(tr.name)
 	cfg.SetLastWait(patience)
+	if tr.c.log != nil {
+		cfg.Logger = slog.New(tr.c.log)
+	}
+	if tr.c.edit != nil {
+		tr.c.edit(cfg)
+	}
 	cfg.OnMesh(func(m *trunk.Mesh) {
 		tr.mu.Lock()
 		defer tr.mu.Unlock()

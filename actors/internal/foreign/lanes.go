@@ -239,6 +239,8 @@ func (l *Lanes) hostUp(host, boot string) (effects []Effect) {
 		}
 		effects = l.hostDown(old, &l.Reasons.HostLost)
 	}
+	// A gateway that has started since does not know that it was lost.
+	l.Lost = slices.DeleteFunc(l.Lost, func(lost string) bool { return lost == boot })
 	l.Newest[host], l.Up[boot] = boot, host
 	return append(effects, Effect{Kind: HostChanged, Host: host})
 }

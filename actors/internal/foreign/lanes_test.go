@@ -101,6 +101,9 @@ func TestSteps(t *testing.T) {
 			{ask("a.1", "b2.1", 0), "open a.1 b2.1 #2"},
 			{Event{Kind: GatewayGone}, "close #2; tell a.1 b2.1: unreachable; changed b"},
 			{ask("a.1", "b.1", 0), "tell a.1 b.1: host lost"}, // dead is kept
+			{up, "changed b"}, // a new gateway has let it in
+			{ask("a.1", "b.1", 0), "open a.1 b.1 #3"},
+			{ask("a.1", "b2.1", 0), "tell a.1 b2.1: host lost"},
 		},
 		"refused": {
 			{up, "changed b"},
@@ -259,7 +262,7 @@ func (h *modelHost) step(ev Event) {
 			}
 			delete(h.has, e.Pair)
 			delete(h.waits, e.Pair)
-		case Close, HostChanged:
+		case Close, Forget, HostChanged:
 		}
 	}
 }

@@ -213,7 +213,7 @@ func (m *Mesh) check(h *hello, p *pair, sure string) (*pair, error) {
 	case q.taken(h.host):
 		why = fmt.Sprintf("the name %s is taken: by boot %s, for %v", q.name, q.cur.peer.Boot, time.Since(q.cur.since).Round(time.Second))
 	default:
-		if why = m.ofAnotherLocked(h.host); why == "" {
+		if why = m.badBootLocked(h.host); why == "" {
 			return q, nil
 		}
 	}
@@ -284,7 +284,7 @@ func (m *Mesh) settle(ctx context.Context, c *handshaken, p *pair, stop func() b
 		m.mu.Unlock()
 		return errDuplicate
 	}
-	if why := m.ofAnotherLocked(c.hello.host); why != "" { // it was quicker
+	if why := m.badBootLocked(c.hello.host); why != "" { // it was quicker
 		m.mu.Unlock()
 		return fmt.Errorf("%w: %s", ErrRefused, why)
 	}

@@ -352,6 +352,41 @@ func TestReplaced(t *testing.T) {
 	}
 }
 
+// TestFormerBoot: a boot that a later one has replaced gets no trunk any more, and both sides hear why.
+func TestFormerBoot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := hoststest.NewNet(1)
+		a := start(t, n, "a", nil)
+		a.SetPeers(peers("a", "b"))
+		begin := func(boot string) *host {
+			b := start(t, n, "b", func(cfg *trunk.Config) { cfg.Self.Boot = boot })
+			b.SetPeers(peers("a", "b"))
+			return b
+		}
+		for _, boot := range []string{"one", "two"} {
+			b := begin(boot)
+			if got := (<-a.up).Peer().Boot; got != boot {
+				t.Fatalf("boot %s", got)
+			}
+			b.Close()
+			<-a.down
+		}
+		b := begin("one")
+		for _, h := range []*host{a, b} {
+			for refused := false; !refused; {
+				select {
+				case e := <-h.failed:
+					if refused = errors.Is(e.err, trunk.ErrRefused); refused && !strings.Contains(e.err.Error(), "replaced by two") {
+						t.Errorf("%s: %v", h.name, e.err)
+					}
+				case <-a.up:
+					t.Fatal("it has a trunk")
+				}
+			}
+		}
+	})
+}
+
 // TestBootOfAnother: a host cannot say the boot of another, which has had a trunk under it.
 func TestBootOfAnother(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -108,10 +108,14 @@ type pair struct {
 // maxBoots bounds the boots of one name that are remembered.
 const maxBoots = 64
 
-// ofAnotherLocked returns why a host cannot have its boot: it is that of a host of another name.
-func (m *Mesh) ofAnotherLocked(host Host) string {
+// badBootLocked returns why a host cannot have its boot: it is that of a host of another name, or was
+// replaced by a later one.
+func (m *Mesh) badBootLocked(host Host) string {
 	if owner := m.boots[host.Boot]; owner != "" && owner != host.Name {
 		return fmt.Sprintf("%s has the boot %s of %s", host.Name, host.Boot, owner)
+	}
+	if p := m.pairs[host.Name]; p != nil && slices.Contains(p.boots, host.Boot) && p.boots[len(p.boots)-1] != host.Boot {
+		return fmt.Sprintf("boot %s of %s was replaced by %s: it is another machine of that name, or a copy", host.Boot, host.Name, p.boots[len(p.boots)-1])
 	}
 	return ""
 }
