@@ -166,7 +166,15 @@ func (w *testWorker) connect() {
 			Credits:      netactor.LinkCredits,
 			ClaimTimeout: w.tree.claim,
 		},
-		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, w.ls.HandleFrame(c, f)) }, Credits: netactor.LinkCredits},
+		fdipc.Config{
+			Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, w.ls.HandleFrame(c, f)) },
+			Resolved: func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+				if !w.ls.Settled(c, h, o) && o != fdipc.Claimed {
+					h.Close()
+				}
+			},
+			Credits: netactor.LinkCredits,
+		},
 	)
 	d.AddWorker(w.Worker, w.link[0])
 	w.ls.AddLink(w.link[1])

@@ -82,12 +82,13 @@ func (p *parkable) mustLeave() bool {
 	return p.listener.ls.parking.Load() && p.listener.isClosed() && p.listener.ls.linked()
 }
 
-// Parks is that of [netactor.ParkableConn].
+// Parks is that of [netactor.ParkableConn]. While the worker drains, the link to the next listener
+// process may be on its way.
 func (p *parkable) Parks() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := p.listener
-	return !p.stays && l.park != netactor.ParkNever && l.ls.linked() && (l.ls.parking.Load() || !l.isClosed())
+	return !p.stays && l.park != netactor.ParkNever && (l.ls.parking.Load() || l.ls.linked() && !l.isClosed())
 }
 
 // Stay is that of [netactor.ParkableConn].
