@@ -38,9 +38,7 @@ func TestMasterOutOfDescriptors(t *testing.T) {
 			if len(log) > 0 {
 				t.Errorf("told too: %s", <-log)
 			}
-			if !tr.look().Watched {
-				t.Error("the socket is not watched")
-			}
+			until(t, "the socket to be watched", func() bool { return tr.look().Watched })
 		})
 	}
 	t.Run("to send one to the listener process", func(t *testing.T) {

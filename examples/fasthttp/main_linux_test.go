@@ -77,7 +77,7 @@ func TestReloads(t *testing.T) {
 // TestDrainIdle: a connection that is idle when its worker is to go, or has not asked yet, goes on
 // with the next worker, however often; one that has half a request behind it is answered first.
 func TestDrainIdle(t *testing.T) {
-	p, url := start(t, "-workers", "1")
+	p, url := start(t, "-workers", "1", "-shutdown", "2m", "-idle", "1m") // longer than a reload takes
 	const request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 	type client struct {
 		net.Conn
@@ -128,6 +128,9 @@ func TestDrainIdle(t *testing.T) {
 				who = answer(c)
 			}
 		}
+	}
+	for _, c := range clients {
+		c.Close()
 	}
 	end(t, p)
 }

@@ -49,8 +49,8 @@ type report struct {
 	Text         string
 }
 
-// testOver is closed at the end of TestGoroutines.
-var testOver = make(chan struct{})
+// testOver gets a value at the end of TestGoroutines.
+var testOver = make(chan struct{}, 1)
 
 // full is memory that a call fills.
 var full []byte
@@ -703,7 +703,7 @@ func TestGoroutines(t *testing.T) {
 	_, err := do(t, rt, order{Do: "panic"}, jobs.Options{})
 	fails(t, err, func(*jobs.PanicError) bool { return true })
 	_, err = do(t, rt, order{Do: "wait for the test"}, jobs.Options{Timeout: time.Millisecond, Grace: time.Millisecond})
-	close(testOver)
+	testOver <- struct{}{}
 	fails(t, err, func(e *jobs.DeadlineError) bool { return e.Killed })
 	if _, err := do(t, rt, order{Do: "answer"}, jobs.Options{}); err != nil {
 		t.Error(err)
