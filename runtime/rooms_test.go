@@ -37,11 +37,12 @@ var rooms = map[string][]string{
 	"notify":       {"queue"},
 	"output":       {"queue"},
 	"pool":         nil,
-	"process":      {"image", "mark"},
+	"process":      {"image", "mark", "wall"},
 	"quarantine":   nil,
 	"queue":        nil,
 	"readiness":    {"notify"},
 	"scenariotest": nil,
+	"seal":         nil,
 	"seccomptest":  nil,
 	"signalrules":  nil,
 	"stacks":       {"logqueue"},
@@ -49,6 +50,7 @@ var rooms = map[string][]string{
 	"telemetry":    {"childproto", "pool"},
 	"testrun":      nil,
 	"tickets":      {"childproto"},
+	"wall":         {"seal"},
 }
 
 // TestArrowsBetweenRooms checks that the rooms of the runtime import each other as the table says,
@@ -95,7 +97,7 @@ const maxCircle = 8
 var (
 	apiFiles = []string{
 		"alone.go", "autoscale.go", "config.go", "control.go", "crash.go", "crashfiles.go", "environment.go", "errors.go", "exit.go", "file.go", "hosts.go", "identity.go", "invalid.go",
-		"listener.go", "listenerinfo.go", "liveness.go", "nesting.go", "output.go", "event.go", "ready.go", "recycle.go",
+		"listener.go", "listenerinfo.go", "liveness.go", "nesting.go", "output.go", "event.go", "ready.go", "recycle.go", "sandbox.go",
 		"service.go", "spec.go", "status.go", "stopping.go", "tickets.go", "worker.go",
 	}
 	// specFiles have the parsed tree, and what a worker asks the master for its state by.

@@ -6,7 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
+
+	"github.com/coppice-go/coppice/runtime/internal/wall"
 )
 
 // Command describes a process to start. All of it is in effect before the program's first
@@ -38,6 +41,7 @@ type Command struct {
 	Cgroup     *os.File            // the directory of its cgroup (v2) from the fork on; borrowed until Start returns
 	Rlimits    []Rlimit            // see setrlimit(2)
 	Nice       int                 // -20 to 19; 0 = this program's
+	Wall       *wall.Wall          // what it may do; nil = what this program may. Borrowed until Start returns
 
 	dir string // the path of Dir for the child
 }
@@ -85,18 +89,30 @@ func start(cmd Command) (*Process, error) {
 	defer starts.RUnlock()
 	var (
 		pid, pidfd int
+		lacks      []string
 		done       = make(chan struct{})
 	)
+	if err := cmd.Wall.Program(fds.path); err != nil {
+		return nil, err
+	}
 	launcher() <- func() {
 		defer close(done)
-		pid, pidfd, err = launch(cmd, fds.path, fds.fds)
+		if cmd.Wall != nil {
+			pid, pidfd, lacks, err = launchWalled(cmd, fds.path, fds.fds)
+		} else {
+			pid, pidfd, err = launch(cmd, fds.path, fds.fds)
+		}
 	}
 	<-done
 	runtime.KeepAlive(cmd)
 	if err != nil {
 		return nil, err
 	}
-	return hold(pid, pidfd)
+	p, err := hold(pid, pidfd)
+	if err == nil && cmd.Wall != nil {
+		p.lacks = append(slices.Clone(cmd.Wall.Lacks), lacks...)
+	}
+	return p, err
 }
 
 // reason returns the error of the exec of the program at path, with an explanation.

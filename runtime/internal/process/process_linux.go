@@ -20,6 +20,8 @@ type Process struct {
 	done chan struct{} // closed once reaped; exit is set before
 	exit Exit
 
+	lacks []string // see Lacks
+
 	file *os.File // owns fd, which is in the poller
 	halt halt     // of wait
 
@@ -159,6 +161,9 @@ func timeval(t unix.Timeval) time.Duration { return time.Duration(t.Nano()) }
 
 // PID returns the process's number, for display. It may be another process's once Done is closed.
 func (p *Process) PID() int { return p.pid }
+
+// Lacks returns what the walls of the process lack, by the field, if they need not be whole.
+func (p *Process) Lacks() []string { return p.lacks }
 
 // Done returns a channel that is closed when the process has ended and is reaped. Other processes
 // of its group may live: see [Process.GroupAlive].

@@ -35,14 +35,18 @@ func option(name, call, remedy string) func(error) error {
 
 // Remedies.
 const (
-	needsClone   = "what this program runs under (a seccomp profile, a container) must let it start processes"
-	needsPidfd   = "Linux 5.4 or later is needed, and a seccomp profile that allows clone with CLONE_PIDFD and waitid with P_PIDFD"
-	needsGroup   = "a process is stopped and killed with its group: a seccomp profile must allow setpgid"
-	needsDeath   = "no process may outlive its master: a seccomp profile must allow prctl with PR_SET_PDEATHSIG"
-	needsFiles   = "a seccomp profile must allow them"
-	needsCgroup  = "it takes Linux 5.7, clone3, and the right to write cgroup.procs there and in the common ancestor"
-	needsUser    = "it takes CAP_SETUID and CAP_SETGID, and a number that the user namespace knows"
-	needsTracing = "such values are set while the process is traced: nothing may trace the master (strace -f, a debugger), and what it runs under must allow ptrace"
+	needsClone     = "what this program runs under (a seccomp profile, a container) must let it start processes"
+	needsPidfd     = "Linux 5.4 or later is needed, and a seccomp profile that allows clone with CLONE_PIDFD and waitid with P_PIDFD"
+	needsGroup     = "a process is stopped and killed with its group: a seccomp profile must allow setpgid"
+	needsDeath     = "no process may outlive its master: a seccomp profile must allow prctl with PR_SET_PDEATHSIG"
+	needsFiles     = "a seccomp profile must allow them"
+	needsCgroup    = "it takes Linux 5.7, clone3, and the right to write cgroup.procs there and in the common ancestor"
+	needsUser      = "it takes CAP_SETUID and CAP_SETGID, and a number that the user namespace knows"
+	needsNice      = "a value below the master's takes CAP_SYS_NICE, or a limit of nice (RLIMIT_NICE)"
+	needsNamespace = "it takes CAP_SYS_ADMIN, or user namespaces for all (user.max_user_namespaces) and no User; a container may refuse it"
+	needsCaps      = "the master cannot give what it lacks"
+	needsSeccomp   = "it takes a kernel with CONFIG_SECCOMP_FILTER, and a seccomp profile that allows seccomp"
+	needsTracing   = "such values are set while the process is traced: nothing may trace the master (strace -f, a debugger), and what it runs under must allow ptrace"
 )
 
 // steps returns the steps of a start of cmd before its exec, in order.
@@ -88,7 +92,7 @@ func explain(err error, cmd Command, path string, attr *syscall.ProcAttr) error 
 	case !ok:
 		return err
 	case errno == syscall.EAGAIN:
-		return fmt.Errorf("%w: too many processes (RLIMIT_NPROC, pids.max, threads-max)", err)
+		return tooMany(err)
 	case slices.Contains(lacking, errno):
 		return err
 	}
@@ -101,6 +105,10 @@ func explain(err error, cmd Command, path string, attr *syscall.ProcAttr) error 
 		}
 	}
 	return reason(err, path, cmd.dir)
+}
+
+func tooMany(err error) error {
+	return fmt.Errorf("%w: too many processes (RLIMIT_NPROC, pids.max, threads-max)", err)
 }
 
 // withoutPidfd returns the error of a kernel that ignores CLONE_PIDFD.

@@ -57,7 +57,7 @@ func settle(pid int, cmd Command) error {
 			err = callAs(cmd.Credential, "setpriority", unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, uintptr(pid), uintptr(cmd.Nice))
 		}
 		if err != nil {
-			return &OptionError{fmt.Sprintf("Nice %d", cmd.Nice), fmt.Errorf("%w: a value below the master's takes CAP_SYS_NICE, or a limit of nice (RLIMIT_NICE)", err)}
+			return &OptionError{fmt.Sprintf("Nice %d", cmd.Nice), fmt.Errorf("%w: %s", err, needsNice)}
 		}
 	}
 	if cmd.ListenPID {

@@ -1,9 +1,13 @@
 package process
 
 import (
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/wall"
 )
 
 const (
@@ -57,6 +61,11 @@ func (w *LastWords) Note(now time.Time, line []byte) (begin bool) {
 		if signal, _, ok := strings.Cut(s, " code="); ok && !strings.Contains(w.line, "[signal ") {
 			w.line = clip(w.line + " " + signal + "]")
 		}
+	case w.line == deniedCall: // Go's runtime: the register with the number
+		reg, hex, _ := strings.Cut(s, " ")
+		if n, err := strconv.ParseUint(strings.TrimSpace(hex), 0, 64); err == nil && reg == callRegister && wall.Name(n) != "" {
+			w.line = clip(w.line + ": " + wall.Name(n))
+		}
 	case strings.HasPrefix(s, "  what():  "): // of a C++ exception
 		w.line = clip(w.line + ": " + strings.TrimPrefix(s, "  what():  "))
 	}
@@ -85,6 +94,12 @@ func (w *LastWords) Said(ended time.Time) Words {
 	}
 	return Words{w.line, w.dump.String(), w.cut}
 }
+
+// deniedCall is what Go's runtime prints when a filter denies a system call, and callRegister what
+// it calls the register with the number of the call, in its dump.
+const deniedCall = "SIGSYS: bad system call"
+
+var callRegister = map[string]string{"amd64": "rax", "arm64": "r8"}[runtime.GOARCH]
 
 const pythonTraceback = "Traceback (most recent call last):"
 

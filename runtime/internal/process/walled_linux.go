@@ -1,0 +1,372 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/runtime/internal/image"
+	"github.com/coppice-go/coppice/runtime/internal/wall"
+)
+
+// A childCall is a system call that a child makes between its fork and its exec.
+type childCall struct {
+	number uintptr
+	args   [5]uintptr
+	want   uintptr           // the result that is no failure; 0 = any
+	error  func(error) error // of the start if the call fails
+	spare  int               // if not 0, a failure leaves out so many calls, this one included, and the start goes on
+	errno  syscall.Errno     // set by the child
+}
+
+// lastResult, as the first argument, is the result of the call before the last one or the last one:
+// of the latest open.
+const lastResult = ^uintptr(0) >> 1
+
+// makeCalls forks, and in the child makes calls, of which the last executes the program. It returns
+// when the child has done so or has ended. The child shares the memory and this stack, while this
+// thread waits: so it makes raw calls only, and may not grow the stack.
+//
+//go:noinline
+//go:norace
+//go:nosplit
+func makeCalls(clone *[4]uintptr, calls []childCall) (pid uintptr, errno uintptr) {
+	pid, errno = rawVfork(clone[0], clone[1], clone[2], clone[3])
+	if pid != 0 || errno != 0 {
+		return pid, errno
+	}
+	var opened uintptr
+	for i := 0; i < len(calls); i++ {
+		c := &calls[i]
+		first := c.args[0]
+		if first == lastResult {
+			first = opened
+		}
+		r, _, e := syscall.RawSyscall6(c.number, first, c.args[1], c.args[2], c.args[3], c.args[4], 0)
+		if e == 0 && c.want != 0 && r != c.want {
+			e = syscall.ESRCH
+		}
+		if c.number == unix.SYS_OPENAT {
+			opened = r
+		}
+		if e != 0 {
+			c.errno = e
+			if c.spare == 0 {
+				break
+			}
+			i += c.spare - 1
+		}
+	}
+	for {
+		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 1, 0, 0)
+	}
+}
+
+// childCalls composes the calls of a child. What their arguments point to is on the heap, and held.
+type childCalls struct {
+	calls []childCall
+	held  []any
+}
+
+// add adds a call. The pointers among args are to what is held.
+func (c *childCalls) add(err func(error) error, number uintptr, args ...uintptr) {
+	call := childCall{number: number, error: err}
+	copy(call.args[:], args)
+	c.calls = append(c.calls, call)
+}
+
+// may is add for a call that may fail.
+func (c *childCalls) may(number uintptr, args ...uintptr) {
+	c.add(nil, number, args...)
+	c.calls[len(c.calls)-1].spare = 1
+}
+
+// held returns the address of v, which stays.
+func held[T any](c *childCalls, v T) uintptr {
+	p := new(T)
+	*p = v
+	c.held = append(c.held, p)
+	return uintptr(unsafe.Pointer(p))
+}
+
+func (c *childCalls) text(s string) uintptr {
+	b := append([]byte(s), 0)
+	c.held = append(c.held, b)
+	return uintptr(unsafe.Pointer(&b[0]))
+}
+
+func (c *childCalls) texts(all []string) uintptr {
+	p := make([]uintptr, len(all)+1)
+	for i, s := range all {
+		p[i] = c.text(s)
+	}
+	c.held = append(c.held, p)
+	return uintptr(unsafe.Pointer(&p[0]))
+}
+
+// field returns the error of a field of the walls.
+func field(name, call, remedy string) func(error) error { return option("Sandbox."+name, call, remedy) }
+
+// group has the calls since the one of number from left out if one of them fails, by BestEffort.
+func (c *childCalls) group(from int, best bool) {
+	for i := from; best && i < len(c.calls); i++ {
+		c.calls[i].spare = len(c.calls) - i
+	}
+}
+
+// launchWalled is launch for a process within walls. The child raises them itself, by raw calls
+// between fork and exec: a filter that denied them to the thread that forks would bind that, too.
+// Each child has a domain of Landlock of its own, so that siblings cannot signal or trace each
+// other.
+func launchWalled(cmd Command, path string, fds []uintptr) (pid, pidfd int, lacks []string, err error) {
+	var all, before unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	c := cmd.walledCalls(path, fds)
+	fd := new(int32)
+	*fd = -1
+	c.held = append(c.held, fd)
+	flags := uintptr(unix.CLONE_VFORK | unix.CLONE_VM | unix.CLONE_PIDFD)
+	clone := &[4]uintptr{unix.SYS_CLONE, flags | uintptr(unix.SIGCHLD), 0, uintptr(unsafe.Pointer(fd))}
+	refused := call("clone or execve", needsClone)
+	if cmd.Cgroup != nil {
+		refused = option("Cgroup "+cmd.Cgroup.Name(), "clone3", needsCgroup)
+		args := &cloneArgs{flags: uint64(flags) | unix.CLONE_INTO_CGROUP, pidFD: uint64(clone[3]), exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(cmd.Cgroup.Fd())}
+		c.held = append(c.held, args)
+		*clone = [4]uintptr{unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0}
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil { // no handler may run in the child
+		return 0, 0, nil, os.NewSyscallError("rt_sigprocmask", err)
+	}
+	syscall.ForkLock.Lock()
+	err = closeAllOnExec()
+	var child, errno uintptr
+	if err == nil {
+		child, errno = makeCalls(clone, c.calls)
+	}
+	syscall.ForkLock.Unlock()
+	runtime.KeepAlive(c)
+	runtime.KeepAlive(cmd)
+	err = errors.Join(err, os.NewSyscallError("rt_sigprocmask", unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)))
+	switch {
+	case err != nil && child == 0:
+		return 0, 0, nil, err
+	case errno == uintptr(syscall.EAGAIN):
+		return 0, 0, nil, tooMany(os.NewSyscallError("clone", syscall.Errno(errno)))
+	case errno != 0:
+		return 0, 0, nil, refused(syscall.Errno(errno))
+	}
+	pid, pidfd = int(child), int(*fd)
+	for _, call := range c.calls {
+		switch {
+		case call.errno == 0 || call.error == nil:
+		case call.spare != 0:
+			lacks = append(lacks, call.error(call.errno).Error())
+		default:
+			err = call.error(call.errno)
+		}
+	}
+	if err == nil && pidfd < 0 {
+		err = withoutPidfd()
+	}
+	if err != nil {
+		err = errors.Join(err, discard(pid))
+		if pidfd >= 0 {
+			err = errors.Join(err, unix.Close(pidfd))
+		}
+	}
+	return pid, pidfd, lacks, err
+}
+
+// cloneArgs is struct clone_args of clone3(2).
+type cloneArgs struct {
+	flags, pidFD, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+}
+
+// walledCalls returns the calls of a child of cmd.
+func (cmd *Command) walledCalls(path string, fds []uintptr) *childCalls {
+	var (
+		c    = &childCalls{}
+		w    = cmd.Wall
+		spec = w.Rules
+	)
+	limit := func(l Rlimit) {
+		c.add(func(err error) error {
+			return &OptionError{l.String(), fmt.Errorf("%w: %s", os.NewSyscallError("prlimit", err), l.remedy(err))}
+		}, unix.SYS_PRLIMIT64, 0, uintptr(l.Number()), held(c, unix.Rlimit{Cur: l.Soft, Max: l.Hard}), 0)
+	}
+	// After the exec a caught signal has its default. Here no handler may run.
+	for sig := syscall.Signal(1); sig < 65; sig++ {
+		var act image.Action
+		if sig != unix.SIGKILL && sig != unix.SIGSTOP && image.Sigaction(sig, nil, &act) == 0 && !act.Ignores() {
+			c.may(unix.SYS_RT_SIGACTION, uintptr(sig), held(c, image.Action{}), 0, 8)
+		}
+	}
+	c.add(call("setpgid", needsGroup), unix.SYS_SETPGID, 0, 0)
+	if cmd.Nice != 0 {
+		c.add(option(fmt.Sprintf("Nice %d", cmd.Nice), "setpriority", needsNice), unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(cmd.Nice))
+	}
+	var now unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &now)
+	files := Rlimit{"nofile", min(softFiles(), now.Max), now.Max}
+	for _, l := range cmd.Rlimits {
+		switch l.Name {
+		case "nofile":
+			files = l
+		case "nproc": // setuid compares with it
+		default:
+			limit(l)
+		}
+	}
+	c.add(field("NoNewPrivileges", "prctl", needsFiles), unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	own := ownCapabilities()
+	if spec.NoNetwork {
+		from := len(c.calls)
+		refused := field("NoNetwork", "unshare", needsNamespace)
+		switch {
+		case own&(1<<unix.CAP_SYS_ADMIN) != 0:
+			c.add(refused, unix.SYS_UNSHARE, unix.CLONE_NEWNET)
+		default: // a user namespace in which it has its own number
+			c.add(refused, unix.SYS_UNSHARE, unix.CLONE_NEWUSER|unix.CLONE_NEWNET)
+			for _, f := range [][2]string{
+				{"setgroups", "deny"}, {"uid_map", fmt.Sprintf("%d %[1]d 1", os.Geteuid())}, {"gid_map", fmt.Sprintf("%d %[1]d 1", os.Getegid())},
+			} {
+				c.add(field("NoNetwork", "open "+f[0], needsNamespace), unix.SYS_OPENAT, ^uintptr(99), c.text("/proc/self/"+f[0]), unix.O_WRONLY|unix.O_CLOEXEC)
+				c.add(field("NoNetwork", "write "+f[0], needsNamespace), unix.SYS_WRITE, lastResult, c.text(f[1]), uintptr(len(f[1])))
+			}
+		}
+		c.group(from, spec.BestEffort)
+	}
+	keep, caps := w.Capabilities()
+	if caps {
+		from := len(c.calls)
+		if own&(1<<unix.CAP_SETPCAP) != 0 { // without it, NoNewPrivileges alone keeps the others away
+			for n := range wall.Bounding(keep) {
+				c.add(field("Capabilities", "prctl with PR_CAPBSET_DROP", needsCaps), unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, n, 0, 0, 0)
+			}
+		}
+		if keep != 0 && cmd.Credential != nil {
+			c.add(field("Capabilities", "prctl with PR_SET_KEEPCAPS", needsCaps), unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+		}
+		c.group(from, spec.BestEffort)
+	}
+	if id := cmd.Credential; id != nil {
+		refused := option(fmt.Sprintf("user %d, group %d, groups %d", id.Uid, id.Gid, id.Groups), "setgroups, setgid or setuid", needsUser)
+		if !id.NoSetGroups {
+			groups := append(slices.Clone(id.Groups), 0)
+			c.held = append(c.held, groups)
+			c.add(refused, unix.SYS_SETGROUPS, uintptr(len(id.Groups)), uintptr(unsafe.Pointer(&groups[0])))
+		}
+		c.add(refused, unix.SYS_SETGID, uintptr(id.Gid))
+		c.add(refused, unix.SYS_SETUID, uintptr(id.Uid))
+	}
+	if caps {
+		from := len(c.calls)
+		set := capSet{uint32(keep), uint32(keep), uint32(keep), uint32(keep >> 32), uint32(keep >> 32), uint32(keep >> 32)}
+		c.add(field("Capabilities", "capset", needsCaps), unix.SYS_CAPSET, held(c, unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}), held(c, set))
+		for n := range wall.Each(keep) {
+			c.add(field("Capabilities", "prctl with PR_CAP_AMBIENT", needsCaps), unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, n, 0, 0)
+		}
+		c.group(from, spec.BestEffort)
+	}
+	for _, l := range cmd.Rlimits {
+		if l.Name == "nproc" {
+			limit(l)
+		}
+	}
+	if cmd.dir != "" {
+		c.add(func(err error) error { return &OptionError{"Dir " + cmd.Dir, os.NewSyscallError("chdir", err)} }, unix.SYS_CHDIR, c.text(cmd.dir))
+	}
+	if cmd.DeathSignal != 0 {
+		c.add(call("prctl with PR_SET_PDEATHSIG", needsDeath), unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(cmd.DeathSignal), 0, 0, 0)
+		c.add(call("getppid", needsDeath), unix.SYS_GETPPID) // this program may be dead by now
+		c.calls[len(c.calls)-1].want = uintptr(os.Getpid())
+	}
+	if w.Ruleset != nil {
+		from := len(c.calls)
+		c.add(field("NoFiles", "landlock_restrict_self", needsFiles), unix.SYS_LANDLOCK_RESTRICT_SELF, w.Ruleset.Fd(), 0)
+		c.group(from, spec.BestEffort)
+	}
+	c.placeFiles(fds)
+	limit(files)
+	c.add(call("rt_sigprocmask", needsFiles), unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, held(c, unix.Sigset_t{}), 0, 8)
+	// The arguments of the exec come before the filter, so that nothing has to be looked up after it.
+	argv, envv := c.texts(cmd.Args), c.texts(cmd.Env)
+	if len(w.Filter) > 0 {
+		from := len(c.calls)
+		c.held = append(c.held, w.Filter)
+		c.add(field("Syscalls", "seccomp", needsSeccomp), unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0,
+			held(c, unix.SockFprog{Len: uint16(len(w.Filter)), Filter: &w.Filter[0]}))
+		c.group(from, spec.BestEffort)
+	}
+	c.add(func(err error) error {
+		err = reason(err, path, cmd.dir)
+		if w.Ruleset != nil && errors.Is(err, unix.EACCES) {
+			err = fmt.Errorf("%w: Sandbox.Execute must have the interpreter, or dynamic loader, of the program, and its shared libraries", err)
+		}
+		return err
+	}, unix.SYS_EXECVE, c.text(path), argv, envv)
+	return c
+}
+
+// capSet is cap_user_data_t[2]: the effective, permitted and inheritable sets, low and high halves.
+type capSet [6]uint32
+
+// placeFiles adds the calls that give the descriptors their numbers, as syscall.ForkExec does.
+func (c *childCalls) placeFiles(fds []uintptr) {
+	refused := call("dup3 or fcntl", needsFiles)
+	from, free := slices.Clone(fds), uintptr(len(fds))
+	for _, fd := range fds {
+		if fd != closed {
+			free = max(free, fd)
+		}
+	}
+	for i, fd := range from { // out of the way of others
+		if fd != closed && fd < uintptr(i) {
+			free++
+			c.add(refused, unix.SYS_DUP3, fd, free, unix.O_CLOEXEC)
+			from[i] = free
+		}
+	}
+	for i, fd := range from {
+		switch {
+		case fd == closed:
+			c.may(unix.SYS_CLOSE, uintptr(i))
+		case fd == uintptr(i):
+			c.add(refused, unix.SYS_FCNTL, fd, unix.F_SETFD, 0)
+		default:
+			c.add(refused, unix.SYS_DUP3, fd, uintptr(i), 0)
+		}
+	}
+	for i := len(fds); i < 3; i++ { // not close-on-exec by convention
+		c.may(unix.SYS_CLOSE, uintptr(i))
+	}
+}
+
+// ownCapabilities returns the effective set of this thread.
+func ownCapabilities() uint64 {
+	var set [2]unix.CapUserData
+	if unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &set[0]) != nil {
+		return 0
+	}
+	return uint64(set[0].Effective) | uint64(set[1].Effective)<<32
+}
+
+// softFiles returns the limit of descriptors with which this program was started. Package syscall
+// raises it, and lowers it for other programs: also before an exec that fails. The launcher calls
+// it first, when the lower limit for a moment is no harm.
+var softFiles = sync.OnceValue(func() uint64 {
+	defer setBackFileLimit()()
+	_ = syscall.Exec(nowhere, []string{nowhere}, nil)
+	var l unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &l)
+	return l.Cur
+})
