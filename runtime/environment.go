@@ -63,6 +63,8 @@ type Environment struct {
 	// Cgroup is the directory of a cgroup (version 2) in which the process is born; a relative path
 	// starts at /sys/fs/cgroup. The cgroup must exist. Its limits are set by its creator.
 	Cgroup string
+
+	Sandbox Sandbox // the walls around the process; zero = none
 }
 
 // FairShare, as MaxProcs or MemoryLimit, is an even share of what the master has.
@@ -113,13 +115,17 @@ const Unlimited = math.MaxUint64
 
 func (e Environment) isZero() bool {
 	return e.Env == nil && e.Dir == "" && e.Files == nil && e.MaxProcs == 0 && e.MemoryLimit == 0 &&
-		e.Rlimits == nil && e.Nice == 0 && e.User == "" && e.Group == "" && e.Groups == nil && e.Cgroup == ""
+		e.Rlimits == nil && e.Nice == 0 && e.User == "" && e.Group == "" && e.Groups == nil && e.Cgroup == "" && e.Sandbox.spec().IsZero()
 }
 
 // anotherUser reports whether the process gets another user, or other groups, than the master.
 func (e Environment) anotherUser() bool { return e.User != "" || e.Group != "" || e.Groups != nil }
 
-func (e Environment) validate(bad reportInvalid, path string) {
+// trustedLess reports whether the process must not use the rights of the master.
+func (e Environment) trustedLess() bool { return e.anotherUser() || !e.Sandbox.spec().IsZero() }
+
+func (e Environment) validate(bad reportInvalid, path string, program bool) {
+	e.Sandbox.validate(bad, path, program)
 	const in = "Environment."
 	for _, kv := range e.Env {
 		if k, _, _ := strings.Cut(kv, "="); k == "" || strings.ContainsRune(kv, 0) {

@@ -38,7 +38,7 @@ func (e Environment) apply(cmd process.Command, at *process.Look) (*appliedEnvir
 }
 
 func (o *appliedEnvironment) Close() error {
-	var errs []error
+	errs := []error{o.cmd.Wall.Close()}
 	for _, f := range o.held {
 		errs = append(errs, f.Close())
 	}
@@ -83,6 +83,10 @@ func (o *appliedEnvironment) add(e Environment, at *process.Look) (err error) {
 			return environmentError("Cgroup", e.Cgroup, err)
 		}
 		o.held, o.cmd.Cgroup = append(o.held, f), f
+	}
+	at.At("the paths of Environment.Sandbox")
+	if o.cmd.Wall, err = e.Sandbox.spec().Build(); err != nil {
+		return fmt.Errorf("Environment.Sandbox.%w", err)
 	}
 	at.At(fmt.Sprintf("the directory of users (Environment.User %q, Group %q, Groups %q)", e.User, e.Group, e.Groups))
 	o.cmd.Credential, err = e.credential()

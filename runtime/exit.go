@@ -115,6 +115,8 @@ func (e Exit) why() string {
 		s = "out of memory"
 	case e.OOM != "":
 		s = "possibly out of memory"
+	case e.Words == "" && signalName(e.Signal) == "SIGSYS":
+		s = "a system call that a seccomp filter denies"
 	}
 	if e.Words == "" || e.Killed == KilledNotReady { // the words are about the master's SIGABRT
 		return s

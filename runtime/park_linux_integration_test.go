@@ -32,8 +32,11 @@ import (
 const servedVar = "COPPICE_TEST_SERVED"
 
 func init() {
-	certificate := httptest.NewTLSServer(nil)
-	certificate.Close()
+	certificates := sync.OnceValue(func() []tls.Certificate {
+		s := httptest.NewTLSServer(nil)
+		s.Close()
+		return s.TLS.Certificates
+	})
 	parks := func(park, idle time.Duration) func() coppice.Config {
 		return func() coppice.Config {
 			cfg := pool(2, func(ctx context.Context, w *coppice.Worker) error {
@@ -44,7 +47,7 @@ func init() {
 				plain := &http.Server{Handler: h, IdleTimeout: idle, Protocols: new(http.Protocols)}
 				plain.Protocols.SetHTTP1(true)
 				plain.Protocols.SetUnencryptedHTTP2(true)
-				encrypted := &http.Server{Handler: h, TLSConfig: &tls.Config{Certificates: certificate.TLS.Certificates}}
+				encrypted := &http.Server{Handler: h, TLSConfig: &tls.Config{Certificates: certificates()}}
 				var serving sync.WaitGroup
 				errs := make(chan error, 4)
 				for name, serve := range map[string]func(net.Listener) error{

@@ -81,6 +81,9 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 		childproto.FilesVar:   w.env.fileNames(), // also if there are no files: the variable marks this child
 		childproto.StartedVar: started.State(w.env.limits()),
 	})
+	if seal := w.env.Sandbox.spec().Seal(); seal != "" {
+		marks = append(marks, seal)
+	}
 	b, err := s.spawn(ctx, process.Command{
 		Executable: w.exe, Args: s.test.Args(started.Args()), Env: w.env.variables(withLabels(merge(w.environ, reservedVars)), w.size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
@@ -182,6 +185,9 @@ func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment
 	proc, err := process.Start(cmd)
 	if err != nil {
 		return nil, asShortage(errors.Join(fmt.Errorf("coppice: %s: %w", how.label.Name, err), outR.Close(), errR.Close()))
+	}
+	if lacks := proc.Lacks(); len(lacks) > 0 {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "walls are missing (Environment.Sandbox.BestEffort)", slog.String("name", how.label.Name), slog.Any("lacks", lacks))
 	}
 	b := s.watch(proc, time.Now(), how)
 	b.stdout, b.stderr = process.ReadLines(outR, s.maxLine, b.takeStdout), process.ReadLines(errR, s.maxLine, b.takeStderr)

@@ -74,6 +74,9 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 			}
 		}
 	}
+	if found := rt.root.find(path); found != nil {
+		t.Sandbox = found.sandbox()
+	}
 	for _, l := range listeners {
 		if slices.Contains(l.owners, path) && (t.Role == RoleListener || rt.onlyPools(l.owners)) {
 			t.Listeners = append(t.Listeners, l)

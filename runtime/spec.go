@@ -79,9 +79,9 @@ type Pool struct {
 	Environment Environment // what each process is started with, besides the program
 
 	// Listen limits what the workers may ask the master to listen on, besides the Listeners of the
-	// tree, which they may all use. Zero = nothing more if Environment has a User, a Group or
-	// Groups, because such workers must not use the rights of the master, which opens the socket;
-	// otherwise anything. What is not allowed fails with an error that wraps ErrListenDenied and
+	// tree, which they may all use. Zero = nothing more if Environment has a User, a Group,
+	// Groups or a Sandbox, because such workers must not use the rights of the master, which opens
+	// the socket; otherwise anything. What is not allowed fails with an error that wraps ErrListenDenied and
 	// EACCES.
 	Listen ListenRules
 

@@ -44,6 +44,10 @@ type Tree struct {
 	// Of a listener: its socket. Of a pool: the sockets that its workers asked for.
 	Listeners []ListenerInfo `json:"listeners,omitempty"`
 
+	// Of a pool and a Process: the walls of its Environment.Sandbox, and what its workers may listen
+	// on, in one line.
+	Sandbox string `json:"sandbox,omitempty"`
+
 	// Of the master. Cursor is that of the newest event that the tree certainly shows; a reader of
 	// [Runtime.Events] goes on from it.
 	Cursor    uint64 `json:"cursor,omitempty"`
@@ -133,6 +137,9 @@ func (t Tree) draw(b *strings.Builder, first, rest string) {
 		case l.Paused:
 			b.WriteString(" (paused)")
 		}
+	}
+	if t.Sandbox != "" {
+		fmt.Fprintf(b, ", sandbox: %s", t.Sandbox)
 	}
 	if t.State != StateRunning {
 		fmt.Fprintf(b, " (%s)", t.State)

@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -196,11 +197,35 @@ func (n *node) requests() (rs []netactor.Request) {
 func (n *node) listenRules(path string) ListenRules {
 	if at := n.find(path); at != nil {
 		if p, ok := at.spec.(Pool); ok {
-			less := p.Environment.anotherUser()
+			less := p.Environment.trustedLess()
 			return p.Listen.Or(ListenRules{Any: !less, None: less})
 		}
 	}
 	return ListenRules{None: true}
+}
+
+// sandbox returns the walls of the processes of n, and what its workers may listen on, if not on
+// anything.
+func (n *node) sandbox() string {
+	switch s := n.spec.(type) {
+	case Process:
+		return s.Environment.Sandbox.String()
+	case Pool:
+		rules := n.listenRules(n.path)
+		if rules.Any {
+			return s.Environment.Sandbox.String()
+		}
+		listen := []string{"tree"}
+		for _, r := range rules.Allow {
+			at := strings.TrimRight(r.Network+":"+r.Address+":"+r.Ports, ":")
+			if r.FD != 0 {
+				at = fmt.Sprintf("fd:%d", r.FD)
+			}
+			listen = append(listen, at)
+		}
+		return strings.TrimSpace(s.Environment.Sandbox.String() + " listen(" + strings.Join(listen, " ") + ")")
+	}
+	return ""
 }
 
 // functions returns the user's functions of the listener spec at path in the tree.

@@ -139,7 +139,7 @@ func (p Pool) validate(bad reportInvalid, path string) {
 	if p.Shutdown != supervisor.BrutalKill {
 		notNegative(bad, path, "Shutdown", p.Shutdown)
 	}
-	p.Environment.validate(bad, path)
+	p.Environment.validate(bad, path, false)
 	for _, l := range p.Environment.Rlimits {
 		if l.Name == "nofile" && l.Hard < workerDescriptors { // Go raises the soft limit to the hard one
 			bad(path, "Environment.Rlimits", fmt.Sprintf("nofile %d:%d", l.Soft, l.Hard), fmt.Sprintf("a worker takes %d descriptors", workerDescriptors))
@@ -164,7 +164,7 @@ func (p Process) validate(bad reportInvalid, path string) {
 	}
 	checkExitCodes(bad, path, p.SuccessExit)
 	checkRestart(bad, path, p.Restart)
-	p.Environment.validate(bad, path)
+	p.Environment.validate(bad, path, true)
 	p.Ready.validate(bad, path)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)
 	if p.Stop < 0 || p.Stop > maxSignal {

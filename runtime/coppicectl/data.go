@@ -30,6 +30,7 @@ type node struct {
 	Budget, Used      int
 	LastExit          string `json:"last_exit"`
 	Leaked            int
+	Sandbox           string
 	Listeners         []struct {
 		Name, Addr, Policy string
 		Paused, Refuses    bool

@@ -110,6 +110,9 @@ func note(n node) cell {
 	if n.Leaked > 0 {
 		parts = append(parts, fmt.Sprintf("%d leaked", n.Leaked))
 	}
+	if n.Sandbox != "" {
+		parts = append(parts, "sandbox: "+n.Sandbox)
+	}
 	if n.LastExit != "" {
 		parts = append(parts, "last exit: "+n.LastExit)
 		if n.State != "running" {

@@ -55,8 +55,9 @@ function drawTreeRow(row) {
   const { node: n, process: p, key, path } = row.item;
   const budget = n.budget ? ` · ${n.budget - (n.used ?? 0)} of ${n.budget} restarts left` : '';
   const summary = n.actor?.summary ? ` · ${n.actor.kind ? n.actor.kind + ': ' : ''}${store.actors.find((a) => a.path === path)?.summary ?? n.actor.summary}` : '';
+  const walls = n.sandbox ? ` · sandbox: ${n.sandbox}` : '';
   const size_ = n.role === 'pool' ? ` of ${plural((n.children ?? []).filter((c) => c.role === 'worker').length, 'worker')}` : '';
-  put(row.role, n.role === 'worker' ? (n.last_exit ? `before: ${n.last_exit.slice(0, 60)}` : '') : ((n.role === n.name ? '' : n.role) + size_ + budget + summary).replace(/^ · /, ''));
+  put(row.role, n.role === 'worker' ? (n.last_exit ? `before: ${n.last_exit.slice(0, 60)}` : '') : ((n.role === n.name ? '' : n.role) + size_ + budget + walls + summary).replace(/^ · /, ''));
   const draining = n.role === 'draining';
   chip(row.state, p?.unwell ? 'unwell' : draining ? 'draining' : p?.state ?? n.state);
   put(row.since, n.since ? span(age(n.since)) : '');
