@@ -105,10 +105,9 @@ func call[Out, In any](ctx context.Context, c Caller, target string, in In, o Op
 	}
 	sys := c.System()
 	m := &submit{
-		ID: sys.Address() + "/" + strconv.FormatUint(numbers.Add(1), 36), From: sys.Address(), Func: name,
-		Options: wireOptions{o.Key, o.Tenant, o.Timeout, o.Grace, o.Idempotent, o.Retries},
+		ID: sys.Address() + "/" + strconv.FormatUint(numbers.Add(1), 36), From: sys.Address(), Func: name, Options: o,
 	}
-	s := &caller{ctx: ctx, sys: sys, queue: c.Lookup(pool + "/" + queueName), pool: pool, m: m, options: o}
+	s := &caller{ctx: ctx, sys: sys, queue: c.Lookup(pool + "/" + queueName), pool: pool, m: m}
 	if o.Progress != nil {
 		pid, err := sys.Spawn(ctx, "", func() actor.Actor { return progressActor{o.Progress} })
 		if err != nil {
@@ -133,12 +132,11 @@ func call[Out, In any](ctx context.Context, c Caller, target string, in In, o Op
 
 // caller asks the queue for one call.
 type caller struct {
-	ctx     context.Context
-	sys     *actors.System
-	queue   *actor.PID
-	pool    string
-	m       *submit
-	options Options
+	ctx   context.Context
+	sys   *actors.System
+	queue *actor.PID
+	pool  string
+	m     *submit
 }
 
 // ask submits the call, if need be after it has waited for a place in the queue.
@@ -152,15 +150,12 @@ func (s *caller) ask(b *body) (*outcome, error) {
 	}()
 	for {
 		if place {
-			o, err := actors.Ask[*outcome](s.ctx, s.sys, s.queue, reserve{s.m.ID, s.m.From, s.options.Tenant})
+			o, err := actors.Ask[*outcome](s.ctx, s.sys, s.queue, reserve{s.m.ID, s.m.From, s.m.Options.Tenant})
 			if err != nil {
 				return nil, s.failed(err)
 			}
-			if o.What != rules.Place && o.What != rules.Wait {
+			if o.What != rules.Place {
 				return o, nil
-			}
-			if o.What == rules.Wait {
-				continue
 			}
 		}
 		m := *s.m
@@ -238,8 +233,4 @@ func (o *outcome) err(opts Options) error {
 		return nil
 	}
 	return errors.New("jobs: an outcome of another version")
-}
-
-func (o wireOptions) options() Options {
-	return Options{Key: o.Key, Tenant: o.Tenant, Timeout: o.Timeout, Grace: o.Grace, Idempotent: o.Idempotent, Retries: o.Retries}
 }

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -77,53 +78,34 @@ func (p Poison) rules() *quarantine.Config {
 type Options struct {
 	// Key is what the call is about, for the quarantine: the hash of an image, a URL, the name of a
 	// script. Calls without a key are never quarantined.
-	Key string
+	Key string `cbor:",omitempty"`
 
 	// Tenant is whose turn the call takes in the queue.
-	Tenant string
+	Tenant string `cbor:",omitempty"`
 
 	// Timeout is how long a run may take: then its context ends. Zero = no limit. It does not count
 	// the time in the queue; the context of the caller does.
-	Timeout time.Duration
+	Timeout time.Duration `cbor:",omitempty"`
 
 	// Grace is how long a run may go on after its context has ended, because its time was over or
 	// the caller's context ended: then its worker is killed. Zero = 1 s; coppice.None = at once. A
 	// function that does not look at its context, as in C, runs for Timeout and Grace.
-	Grace time.Duration
+	Grace time.Duration `cbor:",omitempty"`
 
 	// Idempotent lets the call run again, after a pause and in another worker, when its worker has
 	// died: at most Retries times (zero = 2), and at most for one call in ten of the pool.
-	Idempotent bool
-	Retries    int
+	Idempotent bool `cbor:",omitempty"`
+	Retries    int  `cbor:",omitempty"`
 
 	// Progress gets what the function reports: [OnProgress].
-	Progress ProgressFunc
+	Progress ProgressFunc `cbor:"-"`
 }
 
 // with returns o with the fields of d where it has none.
 func (o Options) with(d Options) Options {
-	if o.Key == "" {
-		o.Key = d.Key
-	}
-	if o.Tenant == "" {
-		o.Tenant = d.Tenant
-	}
-	if o.Timeout == 0 {
-		o.Timeout = d.Timeout
-	}
-	if o.Grace == 0 {
-		o.Grace = d.Grace
-	}
-	if o.Grace == 0 {
-		o.Grace = time.Second
-	}
-	o.Idempotent = o.Idempotent || d.Idempotent
-	if o.Retries == 0 {
-		o.Retries = d.Retries
-	}
-	if o.Retries == 0 {
-		o.Retries = 2
-	}
+	o.Key, o.Tenant = cmp.Or(o.Key, d.Key), cmp.Or(o.Tenant, d.Tenant)
+	o.Timeout, o.Grace = cmp.Or(o.Timeout, d.Timeout), cmp.Or(o.Grace, d.Grace, time.Second)
+	o.Idempotent, o.Retries = o.Idempotent || d.Idempotent, cmp.Or(o.Retries, d.Retries, 2)
 	return o
 }
 

@@ -912,7 +912,12 @@ func TestQueueEnds(t *testing.T) {
 	}
 	_, err = p.Wait()
 	fails(t, err, func(e *jobs.GoneError) bool { return e.Pool == "work" })
-	for !strings.Contains(<-log, "forgets its calls and quarantined keys\" pool=work calls=1 keys=0") {
+	said := ""
+	for len(log) > 0 {
+		said += <-log
+	}
+	if !strings.Contains(said, "forgets its calls and quarantined keys\" pool=work calls=1 keys=0") {
+		t.Error(said)
 	}
 	if err := rt.RestartChild(t.Context(), "work/queue"); err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ type (
 	// submit is a call. ID is unique in the tree: the address of the caller's process and a number.
 	submit struct {
 		ID, From, Func string
-		Options        wireOptions
+		Options        Options
 		Progress       string `cbor:",omitempty"` // the actor of From that gets the progress; "" = none
 		body
 	}
@@ -104,14 +104,6 @@ const (
 	isTooLarge            // the input is
 	isTooLargeAnswer
 )
-
-// wireOptions are the Options that cross processes.
-type wireOptions struct {
-	Key, Tenant    string        `cbor:",omitempty"`
-	Timeout, Grace time.Duration `cbor:",omitempty"`
-	Idempotent     bool          `cbor:",omitempty"`
-	Retries        int           `cbor:",omitempty"`
-}
 
 func init() {
 	actors.RegisterType[*submit]("coppice.jobs.submit")

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -24,18 +25,8 @@ func Pool(cfg Config, functions ...Function) coppice.ChildSpec {
 	if err := cfg.validate(functions); err != nil {
 		panic(err)
 	}
-	if cfg.PerWorker == 0 {
-		cfg.PerWorker = 1
-	}
-	if cfg.Queue == 0 {
-		cfg.Queue = 1024
-	}
-	if cfg.MaxBytes == 0 {
-		cfg.MaxBytes = 64 << 20
-	}
-	if cfg.QueueBytes == 0 {
-		cfg.QueueBytes = 1 << 30
-	}
+	cfg.PerWorker, cfg.Queue = cmp.Or(cfg.PerWorker, 1), cmp.Or(cfg.Queue, 1024)
+	cfg.MaxBytes, cfg.QueueBytes = cmp.Or(cfg.MaxBytes, 64<<20), cmp.Or(cfg.QueueBytes, 1<<30)
 	workers := cfg.Pool
 	workers.Name = workersName
 	if cfg.Fresh {
@@ -45,7 +36,7 @@ func Pool(cfg Config, functions ...Function) coppice.ChildSpec {
 	for _, f := range functions {
 		byName[f.name] = f
 	}
-	workers.Worker = newServer(cfg, byName).serve
+	workers.Worker = (&server{cfg, byName}).serve
 	return coppice.Supervisor{Name: cfg.Name, Children: []coppice.ChildSpec{
 		coppice.Actor{Name: queueName, New: func() actor.Actor { return newQueue(cfg) }},
 		workers,

@@ -215,7 +215,7 @@ func (q *queueActor) submit(ctx actor.Context, m *submit) {
 		q.refuse(ctx, m, &outcome{What: rules.Full, Max: q.cfg.QueueBytes})
 		return
 	}
-	o := m.Options.options().with(q.cfg.Defaults)
+	o := m.Options.with(q.cfg.Defaults)
 	if o.Idempotent && m.hasOwn() {
 		q.refuse(ctx, m, &outcome{Answer: isRefusal, Text: "an input with handles moves to the worker that runs it: the call cannot run again, so it is not idempotent"})
 		return
@@ -229,7 +229,7 @@ func (q *queueActor) submit(ctx actor.Context, m *submit) {
 	if o.Idempotent {
 		c.Reruns = o.Retries
 	}
-	m.Options = wireOptions{Key: o.Key, Timeout: o.Timeout}
+	m.Options = Options{Key: o.Key, Timeout: o.Timeout}
 	p := &pendingCall{submit: m, asker: ctx.Sender(), ctx: actors.Context(ctx), came: time.Now()}
 	p.queued()
 	if m.Progress != "" {

@@ -32,8 +32,6 @@ type server struct {
 	functions map[string]Function
 }
 
-func newServer(cfg Config, functions map[string]Function) *server { return &server{cfg, functions} }
-
 // runs are the calls of one worker. Safe for concurrent use.
 type runs struct {
 	*server

@@ -15,7 +15,7 @@ import (
 //	config deaths=3 keys=2 window=1m expiry=2m interval=1s max=4s
 //	at 5s                  the time from now on
 //	call a b               each a call of its key: what becomes of it
-//	answered a, died a b, dropped a, release a, forget a, list
+//	answered a, died a b, dropped a, release a, list
 //
 // What follows indented is the result. "#" begins a comment.
 func TestScenarios(t *testing.T) {
@@ -44,8 +44,6 @@ func TestScenarios(t *testing.T) {
 				s.Dropped(f[1])
 			case "release":
 				say("%v", s.Release(now, f[1]))
-			case "forget":
-				say("%v", s.Forget(now, f[1]))
 			case "list":
 				for _, e := range s.List(now) {
 					state := fmt.Sprintf("since %v, probe from %v", e.Since, e.Next)

@@ -170,14 +170,6 @@ func (s *State) Release(now Time, key string) bool {
 	return true
 }
 
-// Forget removes all that is known of key, and reports whether it had an entry.
-func (s *State) Forget(now Time, key string) bool {
-	s.Release(now, key)
-	_, found := s.entries[key]
-	delete(s.entries, key)
-	return found
-}
-
 // List returns the entries, sorted by key.
 func (s *State) List(now Time) []Entry {
 	list := []Entry{}
