@@ -43,16 +43,23 @@ func (lp *localProcess) encode(fb *frameBuffer, target *actor.PID, message any) 
 		f.Flags |= wire.FlagSender
 		b = wire.AppendPID(b, sender)
 	}
+	var m map[string]string
 	if h != nil && h.Length() > 0 { // h may be a non-nil interface of a nil map
-		m := h.ToMap()
+		m = h.ToMap()
 		f.Trace = takeTrace(m)
-		if len(m) > 0 {
-			if err := checkHeader(m); err != nil {
-				return err
-			}
-			f.Flags |= wire.FlagHeader
-			b = wire.AppendHeader(b, m)
+	}
+	if mark := lp.mark.Load(); mark != nil && m[mark[0]] == "" {
+		if m == nil {
+			m = make(map[string]string, 1)
 		}
+		m[mark[0]] = mark[1]
+	}
+	if len(m) > 0 {
+		if err := checkHeader(m); err != nil {
+			return err
+		}
+		f.Flags |= wire.FlagHeader
+		b = wire.AppendHeader(b, m)
 	}
 	b, err = fb.types.Append(b, msg)
 	fb.buf, f.Payload = b, b

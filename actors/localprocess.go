@@ -21,6 +21,8 @@ type localProcess struct {
 
 	closed atomic.Bool // the System was shut down
 
+	mark atomic.Pointer[[2]string] // a header of each message to another process, and its value
+
 	leaked    atomic.Int64  // handlers that go on after their actor was killed
 	refused   atomic.Uint64 // frames of unknown processes and incarnations
 	malformed atomic.Uint64 // frames that could not be read

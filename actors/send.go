@@ -61,3 +61,14 @@ func (s *System) Stop(ctx context.Context, pid *actor.PID) error {
 	}
 	return nil
 }
+
+// Mark has each message that this process sends to another one from now on, answers too, carry a
+// header, unless it has one of that key already. It takes the place of the mark before. The errors
+// are of a key or a value that is too long: [ErrMalformed].
+func (s *System) Mark(key, value string) error {
+	if err := checkHeader(map[string]string{key: value}); err != nil {
+		return fmt.Errorf("actors: mark: %w", err)
+	}
+	s.mark.Store(&[2]string{key, value})
+	return nil
+}
