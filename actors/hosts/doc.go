@@ -1,37 +1,34 @@
-// Package hosts joins trees on several hosts, by two things that do not need each other. With
-// Config an actor of another host is asked, sent to and monitored by the calls of package actors:
+// Package hosts joins trees on several hosts. One Config says how:
 //
-//	coppice.Main(coppice.Config{
-//		Hosts: &hosts.Config{
-//			Cluster: "shop", Name: "a", Listen: "10.0.0.1:7400",
-//			Peers: hosts.Static{"a": "10.0.0.1:7400", "b": "10.0.0.2:7400"},
-//			TLS:   hosts.TLS{Cert: "a.pem", Key: "a.key", CA: "shop.pem"},
-//		},
-//		Children: []coppice.ChildSpec{…},
-//	})
-//	answer, err := actors.Ask[string](ctx, s, s.LookupAt("b", "web/0/cache"), "key") // in any process
+//	cfg := &hosts.Config{
+//		Cluster: "shop", Name: "a", Listen: "10.0.0.1:7400",
+//		Peers:  hosts.Static{"a": "10.0.0.1:7400", "b": "10.0.0.2:7400", "c": "10.0.0.3:7400"},
+//		TLS:    hosts.TLS{Cert: "a.pem", Key: "a.key", CA: "shop.pem"},
+//		Engine: etcd.Embedded{Dir: "/var/lib/shop", Seats: []string{"a", "b", "c"}},
+//	}
+//	coppice.Main(coppice.Config{Hosts: cfg, Children: []coppice.ChildSpec{
+//		cfg.Singleton(hosts.Singleton{Name: "billing"}, billing), // runs on one host of the cluster
+//		…
+//	}})
 //
-// The other is what they agree by: an Engine, with linearizable transactions, leases and an ordered
-// watch; Names, a host's session with it, which registers names of the cluster, each with one
-// holder; fences, by which a holder that has lost its name is known from the newest; and
-// singletons, which run on the host that holds their name.
+// Then an actor of another host is asked, sent to and monitored by the calls of package actors, by
+// its PID, by its name in the tree of its host, or by a name of the cluster:
 //
-//	names, err := hosts.NewNames(engine, hosts.NamesConfig{Cluster: "shop", Host: "a"})
-//	holding, err := names.Register(ctx, "billing", []byte("what others are told"))
-//	work(holding.Context())        // ends when the name is lost; hosts.FenceOf gives the fence
-//	err = holding.Release(ctx)     // when the work has stopped
+//	answer, err := actors.Ask[string](ctx, s, s.LookupAt("b", "web/0/cache"), "key")
+//	answer, err = actors.Ask[string](ctx, s, hosts.Lookup("billing"), "key")
 //
-// or, as a child of a tree on every host,
+// Names of the cluster need an Engine, by which the hosts agree: linearizable transactions, leases,
+// an ordered watch. Each name has one holder, and each holding a fence, by which a holder that has
+// lost its name is known from the newest. A singleton holds one; any process can:
 //
-//	coppice.Func{Name: "billing", Run: func(ctx context.Context) error {
-//		return names.RunSingleton(ctx, hosts.Singleton{Name: "billing", Run: work})
-//	}}
+//	names, err := cfg.Names(w.System())                    // this process's session with the engine
+//	holding, err := names.RegisterActor(ctx, "ledger", pid) // until the actor, or its process, ends
 //
 // # The caller's duties
 //
-// What a name is for stops when Holding.Context ends, within NamesConfig.Margin, and Release
-// follows when it has stopped, not before. What must not be changed by a holder that was frozen
-// compares fences (Guard).
+// What a name is for stops when Holding.Context ends, within Config.Margin, and Release follows when
+// it has stopped, not before. What must not be changed by a holder that was frozen compares fences
+// (Guard).
 //
 // # What is promised
 //

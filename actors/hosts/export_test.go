@@ -54,3 +54,12 @@ func (n *Names) Abort() {
 	cancel()
 	_ = n.Close(over)
 }
+
+// FenceHeader is the header of a message with a fence.
+const FenceHeader = fenceHeader
+
+// WithKill has a singleton that does not stop in time call kill.
+func (s Singleton) WithKill(kill func()) Singleton {
+	s.kill = kill
+	return s
+}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/asynkron/protoactor-go/actor"
 )
 
 // ErrStale says that a fence is lower than one that was seen before: who sent it has lost the name,
@@ -22,9 +24,20 @@ type Fence struct {
 	Number uint64 // from 1; 0 in the zero Fence, which is no holder's
 }
 
-// FenceHeader is the header of a message in which Fence.String is sent, so that a Guard in the
+// fenceHeader is the header of a message in which Fence.String is sent, so that a Guard in the
 // receiver can check it.
-const FenceHeader = "coppice-fence"
+const fenceHeader = "coppice-fence"
+
+// FenceIn returns the fence in the header of the message that c handles: that of the singleton from
+// whose process it came. false if it has none.
+func FenceIn(c actor.Context) (Fence, bool) {
+	h := c.MessageHeader()
+	if h == nil || h.Length() == 0 {
+		return Fence{}, false
+	}
+	f, err := ParseFence(h.Get(fenceHeader))
+	return f, err == nil
+}
 
 // String returns the number, a space and the name; ParseFence reads it.
 func (f Fence) String() string { return strconv.FormatUint(f.Number, 10) + " " + f.Name }
@@ -77,4 +90,14 @@ func (g *Guard) Check(f Fence) error {
 	}
 	g.highest[f.Name] = f.Number
 	return nil
+}
+
+// CheckMessage is Check of the fence in the header of the message that c handles, which must be one
+// of name: a message without it, or of another name, is stale.
+func (g *Guard) CheckMessage(c actor.Context, name string) error {
+	f, _ := FenceIn(c)
+	if f.Name != name {
+		return fmt.Errorf("hosts: %q: a message without a fence of it: %w", name, ErrStale)
+	}
+	return g.Check(f)
 }

@@ -120,3 +120,54 @@ func TestClusterNames(t *testing.T) {
 	m.Cut("a", false)
 	reach("last")
 }
+
+// TestFenceInMessages: what a process sends to others carries its fence, by whatever way, and a
+// guard refuses a lower one, and none.
+func TestFenceInMessages(t *testing.T) {
+	c := newCluster(t, time.Minute, "a", "b")
+	var guard hosts.Guard
+	ledger := spawn(t, c.hosts["b"].child("b").System, "ledger", func(c actor.Context) {
+		if err := guard.CheckMessage(c, "billing"); !errors.Is(err, hosts.ErrStale) && err != nil {
+			t.Error(err)
+		} else if err != nil {
+			c.Respond("stale")
+		} else {
+			c.Respond(c.Message())
+		}
+	})
+	owner := func(number uint64, name string) *child {
+		p := c.hosts["a"].child("a")
+		f := hosts.Fence{Name: name, Number: number}
+		if err := p.Mark(hosts.FenceHeader, f.String()); number != 0 && err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	first, second, none, other := owner(7, "billing"), owner(9, "billing"), c.hosts["a"].child("a"), owner(11, "mail")
+	for i, row := range []struct {
+		p    *child
+		want string
+	}{{none, "stale"}, {other, "stale"}, {first, "x"}, {first, "x"}, {second, "x"}, {first, "stale"}, {second, "x"}} {
+		until(t, "there is a trunk", func() bool {
+			v, err := row.p.Ask(t.Context(), ledger, "x")
+			if err == nil && v != row.want {
+				t.Errorf("row %d: an ask: %v", i, v)
+			}
+			return err == nil
+		})
+		answers := make(chan any, 1) // of an actor, which knows nothing of fences
+		pid := spawn(t, row.p.System, fmt.Sprint("worker-", i), func(c actor.Context) {
+			if c.Message() == "go" {
+				c.Request(actor.NewPID(ledger.Address, ledger.Id), "x") // a PID keeps the process that it was sent from first
+			} else {
+				answers <- c.Message()
+			}
+		})
+		if err := row.p.Send(t.Context(), pid, "go"); err != nil {
+			t.Fatal(err)
+		}
+		if v := next(t, "the answer to an actor", answers); v != row.want {
+			t.Errorf("row %d: an actor: %v", i, v)
+		}
+	}
+}

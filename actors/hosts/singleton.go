@@ -5,29 +5,76 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
+
 	"github.com/coppice-go/coppice/actors/hosts/internal/singleton"
+	coppice "github.com/coppice-go/coppice/runtime"
 )
 
 // ErrGivenUp says that a singleton has failed too often in the cluster: no host runs it.
 var ErrGivenUp = errors.New("singleton given up in the cluster")
 
 // A Singleton is what one host of a cluster runs: the one that holds its name. Every host that
-// could run it calls Names.RunSingleton, as a child that the supervisor restarts.
+// could run it has the child of Config.Singleton.
 type Singleton struct {
 	Name string // of the cluster
-	// Run is the work. Its context has the fence (FenceOf) and ends when the name is lost, or when
-	// RunSingleton is to end; then Run returns within NamesConfig.Margin, or another host begins
-	// beside it. A return without that, whatever the error, is a failure: the name is given back,
-	// and another host tries; what can be mended on this host is mended within Run, by a
-	// supervisor. A panic goes on to the caller of RunSingleton, and the name is given back.
+	// Run is the work of a singleton without a tree (Names.RunSingleton). Its context has the fence
+	// (FenceOf) and ends when the name is lost, or when RunSingleton is to end; then Run returns
+	// within the margin, or another host begins beside it. A return without that, whatever the
+	// error, and a panic, is a failure: the name is given back, and another host tries; what can be
+	// mended on this host is mended within Run, by a supervisor.
 	Run   func(ctx context.Context) error
 	Value []byte // what Names.Lookup tells of the holder
 	// Budget of the cluster: with failure number Max within Period every host gives up. Zero: 3 in
 	// 60 s. Period is 1 s to 1 h.
 	Max    int
 	Period time.Duration
+
+	pid  *actor.PID                      // whom the name stands for
+	kill func()                          // ends this process, as Run has not returned in time; may be nil
+	mark func(ctx context.Context) error // before Run; may be nil
+}
+
+// Singleton returns a child for each host that could run s: a pool of one process, whose function
+// is called in whichever holds the name, with s.Run's rules. hosts.Lookup of the name is the actor
+// of that name that it spawns there. What the process sends to others carries the fence
+// (Guard.CheckMessage).
+//
+// A function that has not returned when the name can be another's is not waited for: the process
+// kills itself, by a timer that waits for nothing else, and the supervisor starts another one. That
+// needs a process; a worker that is a goroutine cannot be killed, and the log says so.
+func (c *Config) Singleton(s Singleton, run coppice.WorkerFunc) coppice.Pool {
+	return coppice.Pool{Name: s.Name, Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
+		names, err := c.Names(w.System())
+		if err != nil {
+			return err
+		}
+		if err := w.Ready(); err != nil { // the name is not waited for
+			return err
+		}
+		s := s // workers may be goroutines
+		s.pid = actor.NewPID(w.System().Address(), s.Name)
+		s.kill = func() {
+			if coppice.Running() != nil {
+				c.log().Error("hosts: a singleton has lost its name and goes on: it is a goroutine", "name", s.Name)
+				return
+			}
+			c.log().Error("hosts: a singleton has lost its name and goes on: its process is killed", "name", s.Name)
+			if self, err := os.FindProcess(os.Getpid()); err == nil {
+				_ = self.Kill()
+			}
+		}
+		s.mark = func(ctx context.Context) error {
+			f, _ := FenceOf(ctx)
+			return w.System().Mark(fenceHeader, f.String())
+		}
+		s.Run = func(ctx context.Context) error { return run(ctx, w) }
+		return names.RunSingleton(ctx, s)
+	}}
 }
 
 // The times of a singleton that are no fields.
@@ -52,35 +99,40 @@ func (n *Names) RunSingleton(ctx context.Context, s Singleton) error {
 		return fmt.Errorf("hosts: singleton %q: Run, Max (%d), Period (%v) or Value (%d bytes) cannot be used", s.Name, s.Max, s.Period, len(s.Value))
 	}
 	r := &singletonRun{
-		names: n, spec: s, answers: make(chan singleton.Event, 1), // a call at a time
+		names: n, spec: s, answers: make(chan singletonAnswer, 1), // a call at a time
 		rule: singleton.New(singleton.Config{Max: s.Max, StandBack: standBack, Pause: singletonPause}),
 	}
-	defer r.clean()
+	if s.kill != nil {
+		var err error
+		if r.late, err = n.clock.alarm(s.kill); err != nil {
+			return fmt.Errorf("hosts: singleton %q: %w", s.Name, err)
+		}
+		defer r.late.stop()
+	}
 	return r.loop(ctx)
 }
 
 // singletonRun drives the rule of one RunSingleton, on the goroutine of its caller. Run has a
 // goroutine of its own.
 type singletonRun struct {
-	names    *Names
-	spec     Singleton
-	rule     *singleton.State
-	answers  chan singleton.Event
-	holding  *Holding
-	lost     <-chan struct{}
-	cancel   context.CancelFunc
-	failure  error // of Run, the last one
-	panicked any
-	running  bool
+	names   *Names
+	spec    Singleton
+	rule    *singleton.State
+	answers chan singletonAnswer
+	late    alarm // kills the process; nil: nothing does
+	holding *Holding
+	lost    <-chan struct{}
+	cancel  context.CancelFunc
+	failure error // of Run, the last one
+	running bool
 }
 
-// clean gives back the name if the loop has ended by a panic.
-func (r *singletonRun) clean() {
-	if r.holding != nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = r.holding.Release(ctx)
-	}
+// singletonAnswer is the answer to a call: what has happened, and the holding that was won, or how
+// Run has failed.
+type singletonAnswer struct {
+	singleton.Event
+	holding *Holding
+	failure error
 }
 
 func (r *singletonRun) loop(ctx context.Context) error {
@@ -105,18 +157,24 @@ func (r *singletonRun) loop(ctx context.Context) error {
 			due = time.After(max(0, time.Duration(at-singleton.Time(n.clock.now()))))
 		}
 		select {
-		case ev = <-r.answers:
-			if ev.Kind == singleton.Ended && r.panicked != nil {
-				panic(r.panicked)
-			}
-			if ev.Kind == singleton.Released {
+		case a := <-r.answers:
+			switch ev = a.Event; ev.Kind {
+			case singleton.Ended:
+				r.failure = a.failure
+				if r.late != nil {
+					r.late.set(0)
+				}
+			case singleton.Released:
 				r.holding, r.lost = nil, nil
-			}
-			if ev.Kind == singleton.Won {
-				r.lost = r.holding.ctx.Done()
+			case singleton.Won:
+				r.holding, r.lost = a.holding, a.holding.ctx.Done()
+			default:
 			}
 		case <-r.lost:
 			r.lost = nil
+			if r.late != nil && r.running {
+				r.late.set(max(1, r.holding.end))
+			}
 			ev = singleton.Event{Kind: singleton.Lost}
 		case <-asked:
 			asked = nil
@@ -156,25 +214,31 @@ func (r *singletonRun) call(ctx context.Context, e singleton.Effect) {
 		run, cancel := context.WithCancel(r.holding.ctx)
 		r.cancel = cancel
 		go func() { // the caller waits for it, or for its name to be lost
+			ended := singletonAnswer{Event: singleton.Event{Kind: singleton.Ended}, failure: errors.New("ended by runtime.Goexit")}
 			defer func() {
 				if p := recover(); p != nil {
-					r.panicked = p
+					ended.failure = fmt.Errorf("panic: %v\n\n%s", p, debug.Stack())
 				}
 				cancel()
-				r.answers <- singleton.Event{Kind: singleton.Ended}
+				r.answers <- ended
 			}()
-			if r.failure = r.spec.Run(run); r.failure == nil {
-				r.failure = errors.New("ended without having been asked to")
+			if r.spec.mark != nil {
+				if ended.failure = r.spec.mark(run); ended.failure != nil {
+					return
+				}
+			}
+			if ended.failure = r.spec.Run(run); ended.failure == nil {
+				ended.failure = errors.New("ended without having been asked to")
 			}
 		}()
 	case singleton.Claim:
 		go func() {
-			h, err := n.Register(ctx, r.spec.Name, r.spec.Value)
-			ev := singleton.Event{Kind: singleton.NotWon}
+			h, err := n.register(ctx, r.spec.Name, r.spec.Value, r.spec.pid)
+			a := singletonAnswer{Event: singleton.Event{Kind: singleton.NotWon}}
 			if err == nil {
-				r.holding, ev.Kind = h, singleton.Won
+				a.Kind, a.holding = singleton.Won, h
 			}
-			r.answers <- ev
+			r.answers <- a
 		}()
 	case singleton.Release:
 		r.running = false
@@ -183,7 +247,7 @@ func (r *singletonRun) call(ctx context.Context, e singleton.Effect) {
 			limit, cancel := context.WithTimeout(n.ctx, n.cfg.Lease)
 			defer cancel()
 			_ = h.Release(limit) // or its lease ends
-			r.answers <- singleton.Event{Kind: singleton.Released}
+			r.answers <- singletonAnswer{Event: singleton.Event{Kind: singleton.Released}}
 		}()
 	case singleton.Count, singleton.Mark:
 		r.running = false
@@ -199,11 +263,14 @@ func (r *singletonRun) call(ctx context.Context, e singleton.Effect) {
 			case e == singleton.Mark:
 				ev.Kind = singleton.Marked
 			}
-			r.answers <- ev
+			r.answers <- singletonAnswer{Event: ev}
 		}()
 	default:
 	}
 }
+
+// maxFailure is the most bytes of a failure's text that are recorded.
+const maxFailure = 4096
 
 // failureValue is the value of the entry of a failure, or of a mark.
 type failureValue struct {
@@ -226,7 +293,7 @@ func (n *Names) recordFailure(ctx context.Context, h *Holding, period time.Durat
 		key = fmt.Sprint(n.failuresPrefix(name), h.fence.Number)
 	}
 	text := fmt.Sprint(why)
-	record := failureValue{Host: n.cfg.Host, Boot: n.cfg.Boot, Error: text[:min(len(text), 1024)]}
+	record := failureValue{Host: n.cfg.Host, Boot: n.cfg.Boot, Error: text[:min(len(text), maxFailure)]}
 	value, err := json.Marshal(record)
 	if err != nil {
 		return 0, err

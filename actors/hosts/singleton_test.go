@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -154,22 +155,71 @@ func TestSingletonGivesUp(t *testing.T) {
 	})
 }
 
-// TestSingletonPanics: a panic goes to the caller, and the name is free at once.
+// TestSingletonPanics: a panic counts in the budget of the cluster as any failure does, and the
+// error has its stack.
 func TestSingletonPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := hoststest.NewMemory()
-		n, other := join(t, m, hosts.NamesConfig{Host: "a"}), join(t, m, hosts.NamesConfig{Host: "b"})
-		func() {
-			defer func() {
-				if p := recover(); p != "broken" {
-					t.Errorf("recovered %v", p)
-				}
-			}()
-			_ = n.RunSingleton(t.Context(), hosts.Singleton{Name: "billing", Run: func(context.Context) error { panic("broken") }})
-		}()
-		synctest.Wait()
-		register(t, other, "billing", "")
+		c := start(t, t.Context(), hoststest.NewMemory(), func(context.Context, string) error { panic("broken") })
+		for range 3 {
+			err := <-c.ends
+			if !errors.Is(err, hosts.ErrGivenUp) || !strings.Contains(err.Error(), "panic: broken") || !strings.Contains(err.Error(), "TestSingletonPanics") {
+				t.Error(err)
+			}
+		}
+		if len(c.runs) != 3 {
+			t.Errorf("run on %v", c.runs)
+		}
 	})
+}
+
+// TestSingletonKilled: what has not stopped when the name can be another's is killed, before
+// another runs; what stops within the margin is not.
+func TestSingletonKilled(t *testing.T) {
+	for _, obeys := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			m := hoststest.NewMemory()
+			a, b := join(t, m, hosts.NamesConfig{Host: "a"}), join(t, m, hosts.NamesConfig{Host: "b"})
+			ctx, cancel := context.WithCancel(t.Context())
+			killed, ended := make(chan struct{}), make(chan error, 2)
+			running := make(chan struct{})
+			s := hosts.Singleton{Name: "billing", Run: func(ctx context.Context) error {
+				close(running)
+				<-ctx.Done()
+				if obeys {
+					time.Sleep(400 * time.Millisecond) // within the margin
+				} else {
+					<-killed
+				}
+				return ctx.Err()
+			}}
+			go func() { ended <- a.RunSingleton(ctx, s.WithKill(func() { close(killed) })) }()
+			<-running
+			other := make(chan bool, 1)
+			go func() {
+				ended <- b.RunSingleton(ctx, hosts.Singleton{Name: "billing", Run: func(ctx context.Context) error {
+					select {
+					case <-killed:
+						other <- true
+					default:
+						other <- false
+					}
+					<-ctx.Done()
+					return nil
+				}})
+			}()
+			m.Cut("a", true)
+			if was := <-other; was == obeys {
+				t.Errorf("obeys: %v; killed before the other runs: %v", obeys, was)
+			}
+			m.Cut("a", false)
+			cancel()
+			for range 2 {
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
 }
 
 // TestSingletonOfBadSpec: what cannot be used is refused.

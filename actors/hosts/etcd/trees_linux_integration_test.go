@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/actors/hosts"
 	"github.com/coppice-go/coppice/actors/hosts/etcd"
 	coppice "github.com/coppice-go/coppice/runtime"
@@ -39,15 +42,33 @@ func treeConfig() *hosts.Config {
 	return &hosts.Config{
 		Cluster: "shop", Name: name, Listen: peers[name], Peers: peers,
 		TLS:    hosts.TLS{Cert: at(name + ".pem"), Key: at(name + ".key"), CA: at("ca.pem")},
-		Engine: etcd.Embedded{Dir: at(name), Seats: seats}.Quick(),
+		Engine: etcd.Embedded{Dir: at(name), Seats: seats}.Quick(), Lease: 2 * time.Second,
 	}
 }
 
+// billing is a singleton that does not stop when it is told to.
+func billing(_ context.Context, w *coppice.Worker) error {
+	host := os.Getenv(treeVar)
+	_, err := w.System().Spawn(context.Background(), "billing", func() actor.Actor {
+		return actor.ReceiveFunc(func(c actor.Context) {
+			if c.Message() == "who" {
+				c.Respond(fmt.Sprint(host, " ", os.Getpid()))
+			}
+		})
+	})
+	if err != nil {
+		return err
+	}
+	<-w.WorkContext().Done()
+	return nil
+}
+
 // tree is the program of a host. Its worker adds to an entry again and again, and prints what there
-// is then.
+// is then, and who runs the singleton.
 func tree() {
 	cfg := treeConfig()
 	coppice.Main(coppice.Config{Hosts: cfg, Children: []coppice.ChildSpec{
+		cfg.Singleton(hosts.Singleton{Name: "billing"}, billing),
 		coppice.Pool{Name: "web", Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
 			if err := w.Ready(); err != nil {
 				return err
@@ -72,6 +93,11 @@ func tree() {
 					fmt.Fprintf(&b, "%s:%s ", strings.TrimPrefix(entry.Key, "trees/"), entry.Value)
 				}
 				fmt.Println("entries", b.String())
+				limit, cancel = context.WithTimeout(ctx, 500*time.Millisecond) // who is asked may be stopped
+				if who, err := actors.Ask[string](limit, w.System(), hosts.Lookup("billing"), "who"); err == nil {
+					fmt.Println("billing on", who)
+				}
+				cancel()
 				pause(ctx, 50*time.Millisecond)
 			}
 			return nil
@@ -99,7 +125,9 @@ func memberPID(rt *coppice.Runtime) int {
 
 // TestTrees: the members of three trees reach each other through the trunks, over TLS with the
 // cluster's certificates, and a fourth host without a seat reaches them. A majority goes on when a
-// member or a whole host is killed; and a worker is up before there is any engine.
+// member or a whole host is killed; and a worker is up before there is any engine. A singleton runs
+// on one host, is reached by its name from all, moves when its process is stopped for longer than
+// the lease, and is killed then, as it does not end by itself.
 func TestTrees(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts four trees")
@@ -153,6 +181,33 @@ func TestTrees(t *testing.T) {
 		t.Fatal(err)
 	}
 	progress(treeHosts...)
+	// owner waits until hosts agree on who runs the singleton, and that it is not former.
+	owner := func(former string, hosts ...string) (host string, pid int) {
+		t.Helper()
+		for _, at := range hosts {
+			runtimetest.Eventually(t, at+" knows another owner than "+former, func() bool {
+				lines := programs[at].Lines()
+				for i := len(lines) - 1; i >= 0; i-- {
+					if _, who, ok := strings.Cut(lines[i], "billing on "); ok {
+						if who == former || host != "" && who != fmt.Sprint(host, " ", pid) {
+							return false
+						}
+						_, err := fmt.Sscan(who, &host, &pid)
+						return err == nil
+					}
+				}
+				return false
+			})
+		}
+		return host, pid
+	}
+	host, frozen := owner("", treeHosts...)
+	if err := syscall.Kill(frozen, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	owner(fmt.Sprint(host, " ", frozen), treeHosts...) // another one, after the lease
+	_ = syscall.Kill(frozen, syscall.SIGCONT)          // its master may have taken it for hung by now
+	runtimetest.Eventually(t, "the former owner is killed, as it does not stop", func() bool { return syscall.Kill(frozen, 0) != nil })
 	programs["a"].Signal(syscall.SIGKILL)
 	programs["a"].Wait()
 	progress("b", "c", "d")
