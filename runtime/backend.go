@@ -27,6 +27,7 @@ type backend interface {
 	fillReport(*CrashReport)        // after finish: adds when it lived and what it printed or left
 	waited() (time.Duration, error) // for CPUs, so far
 	traced() bool                   // by a debugger
+	cause() error                   // after finish: why there was no process; nil = there was, or it is a goroutine
 }
 
 // readToEnd ends the channel to a child that has ended, once its last frames are read. A descendant

@@ -51,10 +51,13 @@ func (rt *Runtime) parseChild(parent string, spec ChildSpec) (*node, error) {
 	for _, n := range nodes {
 		n.checkAdded(bad)
 	}
+	whole := &node{declared: append(nodes, rt.root)}
+	for _, n := range nodes {
+		n.checkListeners(bad, whole.listenerSpecs())
+	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	whole := &node{declared: append(nodes, rt.root)}
 	return nodes[0], whole.checkDescriptors(rt.cfg.ListenerIsolation)
 }
 
@@ -64,7 +67,7 @@ func (n *node) checkAdded(bad reportInvalid) {
 	const place = "is found by processes in the tree of their own program, which has no such child"
 	switch s := n.spec.(type) {
 	case Pool:
-		if s.Isolation != ProcessIsolation {
+		if s.Isolation != ProcessIsolation || s.Command != nil {
 			break
 		}
 		if s.Worker != nil {

@@ -45,8 +45,11 @@ func (rt *Runtime) specOf(n *node, up <-chan struct{}) supervisor.ChildSpec {
 	switch s := n.spec.(type) {
 	case Pool:
 		kind := workerPool
-		if s.ofHost && s.Name == childproto.GatewayName {
+		switch {
+		case s.ofHost && s.Name == childproto.GatewayName:
 			kind = gatewayPool
+		case s.Command != nil:
+			kind = programPool
 		}
 		return rt.poolSpec(n.path, kind, s, up)
 	case Func:
@@ -59,7 +62,7 @@ func (rt *Runtime) specOf(n *node, up <-chan struct{}) supervisor.ChildSpec {
 		}
 		return supervisor.ChildSpec{ID: s.Name, Start: supervisor.StarterFunc(start), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Process:
-		return supervisor.ChildSpec{ID: s.Name, Start: n.keeping(programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, &rt.stops, s, n.path, rt.inherited}), Restart: s.Restart, Shutdown: s.Shutdown}
+		return supervisor.ChildSpec{ID: s.Name, Start: n.keeping(programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, &rt.stops, s, n.path, rt.inherited, rt.sockets}), Restart: s.Restart, Shutdown: s.Shutdown}
 	case ListenerSpec:
 		return supervisor.ChildSpec{ID: s.Name, Start: listenerStarter{rt.sockets, rt.log, s, n.path}}
 	case Supervisor:

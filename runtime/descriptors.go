@@ -19,7 +19,9 @@ func (n *node) leastDescriptors() int {
 	sum := 0
 	switch s := n.spec.(type) {
 	case Pool:
-		if s.Isolation == ProcessIsolation {
+		if s.Command != nil {
+			sum = (s.size() + s.Spares) * (programDescriptors + len(s.Listeners))
+		} else if s.Isolation == ProcessIsolation {
 			sum = (s.size() + s.Spares) * childDescriptors
 		}
 	case Process:

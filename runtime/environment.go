@@ -29,8 +29,8 @@ type Environment struct {
 
 	// Files are open files that the process gets by name, besides standard input, output and error:
 	// at most 32. A worker asks for them with [Worker.File]. Other programs find them from
-	// descriptor 3 on in this order, and their names in COPPICE_FILES, joined by colons. No other
-	// descriptor of the master reaches a process.
+	// descriptor 3 on, behind their Listeners, in this order, and their names in COPPICE_FILES,
+	// joined by colons. No other descriptor of the master reaches a process.
 	Files []File
 
 	// MaxProcs is GOMAXPROCS for Go programs: how many CPUs the process uses at

@@ -60,6 +60,10 @@ func (o *appliedEnvironment) add(e Environment, at *process.Look) (err error) {
 	for _, l := range e.Rlimits {
 		o.cmd.Rlimits = append(o.cmd.Rlimits, process.Rlimit(l))
 	}
+	first := firstFile
+	if o.cmd.Executable == nil {
+		first = len(o.cmd.Files) // behind the sockets
+	}
 	for i, f := range e.Files {
 		at.At("Environment.Files " + f.Name + " " + f.Path)
 		file, err := f.open()
@@ -67,10 +71,10 @@ func (o *appliedEnvironment) add(e Environment, at *process.Look) (err error) {
 			return environmentError("Files", f.Name, err)
 		}
 		o.held = append(o.held, file)
-		for len(o.cmd.Files) <= firstFile+i {
+		for len(o.cmd.Files) <= first+i {
 			o.cmd.Files = append(o.cmd.Files, nil)
 		}
-		o.cmd.Files[firstFile+i] = file
+		o.cmd.Files[first+i] = file
 	}
 	if e.Cgroup != "" {
 		at.At("Environment.Cgroup " + e.Cgroup)

@@ -115,6 +115,7 @@ var errNotOfGoroutine = errors.New("not known of a goroutine")
 
 func (b *goroutineChild) waited() (time.Duration, error) { return 0, errNotOfGoroutine }
 func (b *goroutineChild) traced() bool                   { return false }
+func (b *goroutineChild) cause() error                   { return nil }
 
 func (b *goroutineChild) exited() <-chan struct{} { return b.ended }
 func (b *goroutineChild) finish()                 { <-b.ended }

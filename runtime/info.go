@@ -11,6 +11,7 @@ type info struct {
 	Identity
 	relinked int
 	requests uint64 // that it has served
+	status   string // of another program: what it says that it does
 }
 
 // LogValue returns the child as the log shows it.

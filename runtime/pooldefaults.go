@@ -55,6 +55,9 @@ func (p Pool) complete() Pool {
 	return p
 }
 
+// forksItself reports whether the workers are processes of this program.
+func (p Pool) forksItself() bool { return p.Isolation == ProcessIsolation && p.Command == nil }
+
 // persists reports whether the pool goes on over its budget while its workers show that they can
 // live. With a budget of none its supervisor handles the first failure.
 func (p Pool) persists() bool {

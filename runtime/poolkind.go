@@ -107,6 +107,22 @@ var gatewayPool = func() *poolKind {
 	return &k
 }()
 
+// programPool is the kind of the pools of other programs: they accept by themselves, so they need
+// no link to the listener process.
+var programPool = func() *poolKind {
+	k := *workerPool
+	k.link = func(context.Context, *children, *poolWorker) error { return nil }
+	k.heartbeat = func(p Pool) Liveness {
+		if p.Liveness.Timeout == 0 {
+			p.Liveness.Every = None
+		} else if p.Liveness.Every == 0 {
+			p.Liveness.Every = min(defaultHeartbeatEvery, p.Liveness.Timeout/2)
+		}
+		return p.Liveness.defaults()
+	}
+	return &k
+}()
+
 // listenerHeartbeat is the Liveness of the listener process. While it is silent no connection is
 // accepted, and only a Picker can hold it up.
 var listenerHeartbeat = Liveness{Timeout: 3 * time.Second}

@@ -128,7 +128,11 @@ func (w *poolWorker) identity() Identity {
 
 // info returns the child's present info.
 func (w *poolWorker) info() info {
-	return info{Role(w.hello.Role), w.identity(), int(w.relinked.Load()), w.heartbeats.Requests()}
+	i := info{role: Role(w.hello.Role), Identity: w.identity(), relinked: int(w.relinked.Load()), requests: w.heartbeats.Requests()}
+	if p, ok := w.backend.(interface{ status() string }); ok {
+		i.status = p.status()
+	}
+	return i
 }
 
 // event completes ev with the worker's identity.
@@ -205,7 +209,7 @@ func (w *poolWorker) tryLaunch(ctx context.Context) (err error) {
 	if w.takenOver {
 		return w.takeErr
 	}
-	inProcess := c.pool.Isolation == ProcessIsolation
+	inProcess := c.pool.forksItself()
 	if inProcess && len(w.hello.Config) > inlineConfig {
 		if w.config, err = w.gen.handle(); err != nil {
 			return startError(w.hello.Name, err)
@@ -218,6 +222,8 @@ func (w *poolWorker) tryLaunch(ctx context.Context) (err error) {
 	w.telemetry = c.backends.pipeline.Adopt(about)
 	if inProcess {
 		err = w.fork(ctx)
+	} else if c.pool.Command != nil {
+		err = w.startProgram()
 	} else {
 		w.conn, w.backend = c.backends.startGoroutine(w.transport(), w.hello.Config)
 	}
@@ -334,7 +340,7 @@ func (w *poolWorker) bringUp(limit time.Time) error {
 	if err == nil {
 		if d := w.declared.Load(); d != nil {
 			err = *d
-		} else {
+		} else if c.pool.Command == nil {
 			err = w.declare(nil) // the same as the tree
 		}
 	}
@@ -459,8 +465,9 @@ func (w *poolWorker) unready() unready {
 	c := w.driver
 	return unready{
 		entry: c.entry, limit: c.pool.StartTimeout, worker: c.kind.ofConfig, prepares: c.pool.Prepare != nil,
-		inTree: childproto.IsClosed(w.handshaken) || w.channelErr.Load() != nil || w.backend.pid() == 0,
-		spare:  w.hello.Slot == pool.Spare && !childproto.IsClosed(w.standby),
+		inTree:  childproto.IsClosed(w.handshaken) || w.channelErr.Load() != nil || w.backend.pid() == 0,
+		spare:   w.hello.Slot == pool.Spare && !childproto.IsClosed(w.standby),
+		program: c.pool.Command != nil, sign: c.pool.Ready,
 	}
 }
 
@@ -469,6 +476,9 @@ func (w *poolWorker) unready() unready {
 func (w *poolWorker) failure(is ...error) *startFailure {
 	u, end := w.unready(), w.end()
 	lines := newest(w.backend.printedLast())
+	if cause := w.backend.cause(); cause != nil {
+		is = append(is, cause)
+	}
 	if end.exit.Killed == KilledNotReady {
 		lines = append(lines, stacks.OfMain(w.backend.dump())...)
 	}
@@ -528,6 +538,9 @@ func (w *poolWorker) end() workerEnd {
 		by: endContext{w.askedStop.Load(), w.backend.sent(), w.driver.pool.SuccessExit},
 	}
 	e.exit.killedFor(&w.killed)
+	if w.driver.pool.Command != nil && e.exit.PID != 0 {
+		e.notice = nil // of the master's part of it
+	}
 	if hung := w.hung.Load(); hung != nil {
 		e.hung = *hung
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -113,15 +114,19 @@ func (w workerStart) request() spawnRequest {
 	return spawnRequest{grace: groupGrace, place: w.place, label: output.Line{Name: w.hello.Name, ID: w.hello.ID, Generation: w.hello.Generation}}
 }
 
-// forkProgram starts another program. Its variables are environ, those of its spec, and vars.
-func (s spawner) forkProgram(ctx context.Context, p Process, environ []string, how spawnRequest, vars ...string) (*processChild, error) {
+// forkProgram starts another program, one of size. It gets the sockets of its Listeners, which are
+// borrowed. Its variables are environ, those of its spec, and vars.
+func (s spawner) forkProgram(ctx context.Context, p Process, size int, sockets []*os.File, environ []string, how spawnRequest, vars ...string) (*processChild, error) {
 	env := p.Environment
 	if len(env.Files) > 0 {
 		vars = append(vars, "COPPICE_"+childproto.FilesVar+"="+env.fileNames())
 	}
+	if len(sockets) > 0 {
+		vars = append(vars, "LISTEN_FDS="+strconv.Itoa(len(sockets)), "LISTEN_FDNAMES="+strings.Join(p.Listeners, ":"))
+	}
 	return s.spawn(ctx, process.Command{
-		Path: p.Command[0], Args: p.Command, Env: env.variables(merge(environ, reservedVars), 1, append(vars, deeper())...),
-		Files:       make([]*os.File, firstFile),
+		Path: p.Command[0], Args: p.Command, Env: env.variables(merge(environ, reservedVars), size, append(vars, deeper())...),
+		Files: append(make([]*os.File, firstFile), sockets...), ListenPID: len(sockets) > 0,
 		DeathSignal: syscall.SIGKILL,
 	}, env, how)
 }
@@ -339,6 +344,7 @@ func (b *processChild) printedLast() []string {
 
 func (b *processChild) waited() (time.Duration, error) { return b.proc.Waited() }
 func (b *processChild) traced() bool                   { return b.proc.Traced() }
+func (b *processChild) cause() error                   { return nil }
 
 func (b *processChild) abort() {
 	b.stopping.step(unix.SignalName(unix.SIGABRT))

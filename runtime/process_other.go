@@ -51,6 +51,8 @@ func (programStarter) start(context.Context, int) (supervisor.Instance, error) {
 	return nil, errNoProcesses
 }
 
+func (w *poolWorker) startProgram() error { return errNoProcesses }
+
 func runChild(child.Config, *os.File) error { return errNoProcesses }
 
 func keepFiles(int) {}

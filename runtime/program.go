@@ -3,6 +3,7 @@ package coppice
 import (
 	"context"
 
+	"github.com/coppice-go/coppice/netactor/registry"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -17,6 +18,7 @@ type programStarter struct {
 	path      string
 
 	inherited *inheritance // of the image of the master before this one
+	sockets   *registry.Table
 }
 
 func (f programStarter) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {

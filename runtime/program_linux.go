@@ -45,10 +45,15 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 		began = time.Now()
 		ctx, cancel := context.WithTimeoutCause(ctx, timeout, errForkTimeout)
 		defer cancel()
+		sockets, err := f.copies(ctx)
+		defer closeFiles(sockets)
+		if err != nil {
+			return startError(name, err)
+		}
 		if ready, err = readiness.New(readiness.Condition(spec.Ready)); err != nil {
 			return startError(name, err)
 		}
-		if body, err = f.forkProgram(ctx, spec, f.environ(), f.request(incarnation, ready.See), ready.Variables()...); err != nil {
+		if body, err = f.forkProgram(ctx, spec, 1, sockets, f.environ(), f.request(incarnation, ready.See), ready.Variables()...); err != nil {
 			ready.Close()
 		}
 		return err
@@ -82,6 +87,24 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 	}
 	<-p.Done()
 	return nil, p.failure(fmt.Sprintf("not ready in time: waited %v for %v", time.Since(began).Round(time.Millisecond), spec.Ready), ready, ErrNotReady)
+}
+
+// copies returns the sockets of the Listeners, owned by the caller, also on an error.
+func (f programStarter) copies(ctx context.Context) (sockets []*os.File, err error) {
+	for _, name := range f.spec.Listeners {
+		s, err := f.sockets.Copy(ctx, name)
+		if err != nil {
+			return sockets, fmt.Errorf("listener %s: %w", name, err)
+		}
+		sockets = append(sockets, s)
+	}
+	return sockets, nil
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close() // a duplicate
+	}
 }
 
 // takeOver makes a program that the image of the master before this one has started one of this.

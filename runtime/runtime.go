@@ -288,6 +288,9 @@ func inGoroutines(specs []ChildSpec) []ChildSpec {
 	for i, spec := range specs {
 		switch s := spec.(type) {
 		case Pool:
+			if s.Command != nil {
+				break
+			}
 			s.Isolation = GoroutineIsolation
 			s.Environment = Environment{} // only a process has one
 			spec = s

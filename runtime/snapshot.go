@@ -62,7 +62,7 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 		t.Actor = &i
 	}
 	if i, ok := n.Info.(info); ok {
-		t.Role, t.Name, t.ID, t.PID, t.Generation, t.Relinked, t.Requests = i.role, i.Name, i.ID, i.PID, i.Generation, i.relinked, i.requests
+		t.Role, t.Name, t.ID, t.PID, t.Generation, t.Relinked, t.Requests, t.Status = i.role, i.Name, i.ID, i.PID, i.Generation, i.relinked, i.requests, i.status
 		if i.Incarnation != 0 { // of a worker without a slot, which the supervisor does not see
 			t.Incarnation = i.Incarnation
 		}

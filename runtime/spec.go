@@ -41,11 +41,39 @@ type Pool struct {
 	// GOMAXPROCS. What GOMAXPROCS is set to does not count: it is about one process, not the pool.
 	Size int
 
-	Worker WorkerFunc // required, unless Function is set
+	Worker WorkerFunc // required, unless Function or Command is set
 
 	// Function is the name of a registered function, in place of Worker; see [RegisterFunction]. A
 	// pool of processes that [Runtime.StartChild] adds needs one.
 	Function string
+
+	// Command is a program and its arguments, in place of Worker: each worker is a process of it,
+	// which is looked up as that of a [Process] at each start, and stays in the foreground. It works
+	// from its start, as it accepts by itself on the Listeners that it is given. Its variables
+	// COPPICE_NAME, COPPICE_SLOT and COPPICE_GENERATION say which worker it is.
+	//
+	// Slots, restarts, reloads, scaling, recycling, output and crash reports are those of any pool.
+	// A spare is ready and works too: it has COPPICE_NAME as a spare, and no COPPICE_SLOT, also when
+	// it has got a slot. What the master learns from a worker function it does not know of a
+	// program: requests (Recycle.Requests, Tree), connections, the stacks of a program that is not
+	// written in Go, actors. See docs/programs.md.
+	Command []string
+
+	// Listeners are the names of [ListenerSpec]s that a program gets as open sockets, by the
+	// convention of systemd: from descriptor 3 on, with LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID
+	// (sd_listen_fds(3)). Their Policy is [Shared], or [ReusePort] for a socket of each slot. They
+	// are non-blocking, since all share them.
+	Listeners []string
+
+	// Ready is the sign by which a program shows that it does its work, as in a [Process]. With
+	// Ready.Notify it may also say what it does (STATUS=, RELOADING=1), that it ends by itself
+	// (STOPPING=1: it has Shutdown for that), and, if Liveness has a Timeout, that it lives:
+	// WATCHDOG=1 at least once in each Timeout, which it finds in WATCHDOG_USEC.
+	Ready Ready
+
+	// Stop is the signal that asks a program to drain and end, as in a [Process]. Zero = SIGTERM to
+	// its group.
+	Stop syscall.Signal
 
 	// Prepare runs before Worker, in every worker. It does the work that needs no slot, so that a
 	// spare has done it already. It may use ID, Config, System and Lookup; Slot is None, and Listen
@@ -74,7 +102,9 @@ type Pool struct {
 	// and workers are stopped one by one. Conflicts with Backoff.
 	OTP bool
 
-	Liveness Liveness // how the master finds out whether a worker still does its work
+	// Liveness is how the master finds out whether a worker still does its work. Of a program
+	// nothing is expected without a Liveness.Timeout.
+	Liveness Liveness
 
 	Environment Environment // what each process is started with, besides the program
 
@@ -217,6 +247,9 @@ type Process struct {
 	Command []string
 
 	Environment Environment // how it is started, besides the program
+
+	// Listeners are as in a [Pool] of programs; their Policy is [Shared].
+	Listeners []string
 
 	// Ready is the sign by which it shows that it does its work; then the next child is started.
 	// Zero = it counts as started once it runs.

@@ -93,6 +93,27 @@ func TestBadSpecs(t *testing.T) {
 		{"negative values that are not None", coppice.Config{OrphanDrain: -2, Service: coppice.Service{SignalEcho: -2}, Children: []coppice.ChildSpec{coppice.Pool{
 			Name: "web", Worker: fn, MaxParallelStarts: -1, Rollout: coppice.Rollout{Surge: -2}, Liveness: coppice.Liveness{Every: -time.Second, Abort: -1},
 		}}}, []string{`config: OrphanDrain -2ns`, `config: Service.SignalEcho -2ns`, `child "web": Rollout.Surge -2`, `child "web": MaxParallelStarts -1`, `child "web": Liveness.Every -1s`, `child "web": Liveness.Abort -1ns`}},
+		{"a program, and what is of workers", coppice.Config{Children: []coppice.ChildSpec{
+			coppice.ListenerSpec{Name: "http", Network: "tcp", Address: ":0"},
+			coppice.ListenerSpec{Name: "group", Network: "tcp", Address: ":0", Policy: coppice.ReusePort},
+			coppice.ListenerSpec{Name: "a:b", Network: "tcp", Address: ":0", Policy: coppice.Shared},
+			coppice.Pool{
+				Name: "web", Command: []string{"true"}, Worker: fn, Function: "f", Prepare: fn, Isolation: coppice.GoroutineIsolation,
+				Recycle: coppice.Recycle{Requests: 1}, Autoscale: coppice.Autoscale{Max: 2}, Listen: coppice.ListenRules{None: true}, Stop: -1, Spares: 1,
+				Liveness:  coppice.Liveness{Path: "/", Timeout: time.Second, Check: func(context.Context, *coppice.Worker) error { return nil }},
+				Listeners: []string{"http", "group", "a:b", "none", "none"},
+			},
+			coppice.Pool{Name: "no", Worker: fn, Listeners: []string{"http"}, Ready: coppice.Ready{Notify: true}, Stop: 1},
+			coppice.Pool{Name: "empty", Command: []string{}},
+			coppice.Process{Name: "p", Command: []string{"true"}, Listeners: []string{"group", "group"}},
+		}}, []string{
+			`child "web": Worker set: stands beside Command`, `"web": Function set`, `"web": Prepare set`, `"web": Isolation set: is of a worker function`,
+			`"web": Recycle.Requests set`, `"web": Liveness.Path set`, `"web": Liveness.Check set`, `"web": Liveness.Timeout set: needs Ready.Notify`,
+			`"web": Autoscale set`, `"web": Listen set`, `"web": Stop -1`, `"web": Listeners "http": has Policy`, `"web": Spares 1: stands beside the listener "group"`,
+			`"web": Listeners "a:b": has a colon`, `"web": Listeners "none": is the name of no ListenerSpec`,
+			`"no": Listeners set: is for a Command`, `"no": Ready set`, `"no": Stop set`, `"empty": Command []: names no program`,
+			`"p": Listeners "group": has Policy ReusePort`, `"p": Listeners "group": is there twice`,
+		}},
 		{"nil run", coppice.Config{Children: []coppice.ChildSpec{coppice.Func{Name: "f"}}}, []string{`child "f": Run`}},
 		{"actor's bound", coppice.Config{Children: []coppice.ChildSpec{coppice.Actor{Name: "a", New: func() actor.Actor { return nil }, Bound: -1}}}, []string{`child "a": Bound -1`}},
 		{"nil actor", coppice.Config{Children: []coppice.ChildSpec{coppice.Actor{Name: "a"}}}, []string{`child "a": New`}},

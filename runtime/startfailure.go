@@ -39,6 +39,8 @@ type unready struct {
 	prepares bool          // Pool.Prepare comes before the worker function
 	spare    bool          // Pool.Prepare has not returned
 	limit    time.Duration // its StartTimeout
+	program  bool          // it is another program, whose sign is
+	sign     Ready
 }
 
 // subject returns what the program is called in a sentence.
@@ -56,6 +58,8 @@ func (u unready) before() string {
 		return "before coppice." + u.entry
 	case !u.worker:
 		return "before it was ready"
+	case u.program:
+		return fmt.Sprintf("before it was ready (%v)", u.sign)
 	}
 	return "before it was ready (Worker.Ready or Worker.Serve)"
 }
@@ -67,6 +71,8 @@ func (u unready) missing() string {
 		return u.subject() + " has not called coppice." + u.entry
 	case !u.worker:
 		return "it is not ready"
+	case u.program:
+		return fmt.Sprintf("it has not shown that it is ready (%v)", u.sign)
 	case u.spare:
 		return "Pool.Prepare has not returned"
 	case u.prepares:
@@ -82,6 +88,8 @@ func (u unready) hint() string {
 		return "each child runs main too: let it get to coppice." + u.entry + ", and do the work of a worker in its function"
 	case !u.worker:
 		return "the machine is overloaded, or a function of a listener of this program blocks"
+	case u.program:
+		return "look at what it prints, and whether it gives the sign that Pool.Ready names"
 	}
 	return "serve with Worker.Serve, which calls Worker.Ready, instead of the server's own Serve or ListenAndServe; a worker without a server calls Worker.Ready"
 }
@@ -99,6 +107,8 @@ func (u unready) ended(end workerEnd, r supervisor.Reason) string {
 		return fmt.Sprintf("%s exited with %d %s", u.subject(), r.Code, u.before())
 	case r.Kind == supervisor.Signaled:
 		return fmt.Sprintf("%s was ended by %s %s", u.subject(), signalName(end.exit.Signal), u.before())
+	case r.Kind == supervisor.Error && end.notice != nil && end.notice.Kind == childproto.NoticeError && u.program:
+		return strings.TrimPrefix(end.notice.Text, "coppice: ")
 	case r.Kind == supervisor.Error && end.notice != nil && end.notice.Kind == childproto.NoticeError:
 		return "the worker function returned an error: " + strings.TrimPrefix(end.notice.Text, "coppice: ")
 	case r.Kind == supervisor.Error && r.Cause != nil:

@@ -38,6 +38,10 @@ type Tree struct {
 	Relinked int    `json:"relinked,omitempty"`
 	Requests uint64 `json:"requests,omitempty"`
 
+	// Of a worker that is another program: what it says that it does, by STATUS=, RELOADING=1 and
+	// STOPPING=1.
+	Status string `json:"status,omitempty"`
+
 	// Of an actor: its mailbox, and how often it has failed.
 	Actor *actors.ActorInfo `json:"actor,omitempty"`
 
@@ -149,6 +153,9 @@ func (t Tree) draw(b *strings.Builder, first, rest string) {
 	}
 	if t.Actor != nil {
 		fmt.Fprintf(b, " %s", *t.Actor)
+	}
+	if t.Status != "" {
+		fmt.Fprintf(b, " %q", t.Status)
 	}
 	b.WriteByte('\n')
 	for i, c := range t.Children {

@@ -154,7 +154,7 @@ func (n *node) needed(listener Isolation) (lines []string) {
 	switch s := n.spec.(type) {
 	case Pool:
 		switch {
-		case s.Isolation != ProcessIsolation:
+		case s.Isolation != ProcessIsolation, s.Command != nil:
 		case s.Function != "":
 			lines = append(lines, functionLine(s.Function))
 		default:

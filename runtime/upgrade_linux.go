@@ -147,6 +147,9 @@ func (rt *Runtime) upgradable() error {
 	}
 	var look func(*node)
 	look = func(n *node) {
+		if p, ok := n.spec.(Pool); ok && p.Command != nil {
+			errs = append(errs, fmt.Errorf("the workers of pool %s are other programs, which cannot be taken over yet", n.path))
+		}
 		if p, ok := n.spec.(Pool); ok && p.Isolation == GoroutineIsolation {
 			errs = append(errs, fmt.Errorf("the workers of pool %s are goroutines of the master, and would be lost", n.path))
 		}

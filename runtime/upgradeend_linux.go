@@ -27,7 +27,7 @@ func (rt *Runtime) startLeft(ctx context.Context) error {
 		specs = append(specs, rt.poolSpec(path, workerPool, Pool{Name: leftID(path), Size: max(size, 1), Restart: supervisor.Temporary}, rt.up))
 	}
 	for _, path := range programs {
-		start := programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, &rt.stops, Process{Name: path}, path, in}
+		start := programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, &rt.stops, Process{Name: path}, path, in, rt.sockets}
 		specs = append(specs, supervisor.ChildSpec{ID: leftID(path), Start: start, Restart: supervisor.Temporary})
 	}
 	for _, c := range specs {

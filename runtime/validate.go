@@ -3,7 +3,11 @@ package coppice
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
@@ -44,6 +48,7 @@ func parseTree(cfg Config) (*node, error) {
 	checkStrategy(bad, "", cfg.Strategy, cfg.Intensity)
 	root := &node{}
 	root.declared = validateChildren(bad, "", children)
+	root.checkListeners(bad, root.listenerSpecs())
 	return root, errors.Join(errs...)
 }
 
@@ -107,7 +112,9 @@ func (p Pool) validate(bad reportInvalid, path string) {
 	if p.Size < 0 || p.Size > maxPool {
 		bad(path, "Size", p.Size, fmt.Sprintf("is not between 1 and %d (0 = one for each CPU that the master may use)", maxPool))
 	}
+	p.validateProgram(bad, path)
 	switch {
+	case p.Command != nil:
 	case p.Function == "":
 		notNil(bad, path, "Worker", p.Worker == nil)
 	case p.Worker != nil:
@@ -141,7 +148,7 @@ func (p Pool) validate(bad reportInvalid, path string) {
 	}
 	p.Environment.validate(bad, path, false)
 	for _, l := range p.Environment.Rlimits {
-		if l.Name == "nofile" && l.Hard < workerDescriptors { // Go raises the soft limit to the hard one
+		if l.Name == "nofile" && l.Hard < workerDescriptors && p.Command == nil { // Go raises the soft limit to the hard one
 			bad(path, "Environment.Rlimits", fmt.Sprintf("nofile %d:%d", l.Soft, l.Hard), fmt.Sprintf("a worker takes %d descriptors", workerDescriptors))
 		}
 	}
@@ -153,23 +160,102 @@ func (p Pool) validate(bad reportInvalid, path string) {
 	}
 }
 
-func (p Process) validate(bad reportInvalid, path string) {
-	if len(p.Command) == 0 || p.Command[0] == "" {
-		bad(path, "Command", p.Command, "names no program")
+// validateProgram checks what is of a program, or is not.
+func (p Pool) validateProgram(bad reportInvalid, path string) {
+	type field struct {
+		name string
+		set  bool
 	}
-	for i, arg := range p.Command {
+	check := func(why string, fields ...field) {
+		for _, f := range fields {
+			if f.set {
+				bad(path, f.name, "set", why)
+			}
+		}
+	}
+	if p.Command == nil {
+		check("is for a Command", field{"Listeners", p.Listeners != nil}, field{"Ready", p.Ready != Ready{}}, field{"Stop", p.Stop != 0})
+		return
+	}
+	validateCommand(bad, path, p.Command)
+	validateStop(bad, path, p.Stop)
+	p.Ready.validate(bad, path)
+	check("stands beside Command", field{"Worker", p.Worker != nil}, field{"Function", p.Function != ""}, field{"Prepare", p.Prepare != nil})
+	check("is of a worker function, which a Command has not", field{"Isolation", p.Isolation != ProcessIsolation},
+		field{"Recycle.Requests", p.Recycle.Requests != 0}, field{"Liveness.Path", p.Liveness.Path != ""}, field{"Liveness.Check", p.Liveness.Check != nil},
+		field{"Autoscale", p.Autoscale != Autoscale{}}, field{"Listen", !reflect.ValueOf(p.Listen).IsZero()})
+	check("needs Ready.Notify: a program says WATCHDOG=1 on its NOTIFY_SOCKET", field{"Liveness.Timeout", p.Liveness.Timeout != 0 && !p.Ready.Notify})
+}
+
+func validateCommand(bad reportInvalid, path string, command []string) {
+	if len(command) == 0 || command[0] == "" {
+		bad(path, "Command", command, "names no program")
+	}
+	for i, arg := range command {
 		if len(arg) > maxString {
 			bad(path, fmt.Sprintf("Command[%d]", i), fmt.Sprintf("%.100q", arg), tooLong(arg))
 		}
 	}
+}
+
+func validateStop(bad reportInvalid, path string, s syscall.Signal) {
+	if s < 0 || s > maxSignal {
+		bad(path, "Stop", int(s), "is not a signal")
+	}
+}
+
+// listenerSpecs returns the listener specs below n by their names.
+func (n *node) listenerSpecs() map[string]ListenerSpec {
+	specs := map[string]ListenerSpec{}
+	if l, ok := n.spec.(ListenerSpec); ok {
+		specs[l.Name] = l
+	}
+	for _, c := range n.children() {
+		maps.Copy(specs, c.listenerSpecs())
+	}
+	return specs
+}
+
+// checkListeners checks the Listeners of the programs at and below n.
+func (n *node) checkListeners(bad reportInvalid, specs map[string]ListenerSpec) {
+	var names []string
+	spares, pool := 0, false
+	switch s := n.spec.(type) {
+	case Pool:
+		names, spares, pool = s.Listeners, s.Spares, true
+	case Process:
+		names = s.Listeners
+	}
+	for i, name := range names {
+		l, ok := specs[name]
+		switch reused := l.Policy == ReusePort; {
+		case !ok:
+			bad(n.path, "Listeners", fmt.Sprintf("%q", name), "is the name of no ListenerSpec of the tree")
+		case slices.Contains(names[:i], name):
+			bad(n.path, "Listeners", fmt.Sprintf("%q", name), "is there twice")
+		case strings.ContainsRune(name, ':'):
+			bad(n.path, "Listeners", fmt.Sprintf("%q", name), "has a colon, which separates the names in LISTEN_FDNAMES")
+		case l.Policy.Dispatched():
+			bad(n.path, "Listeners", fmt.Sprintf("%q", name), fmt.Sprintf("has Policy %v: a program accepts by itself, on a listener whose Policy is Shared, or ReusePort in a Pool", l.Policy))
+		case reused && !pool:
+			bad(n.path, "Listeners", fmt.Sprintf("%q", name), "has Policy ReusePort, which gives each slot of a Pool a socket: a Process takes one that is Shared")
+		case reused && spares > 0:
+			bad(n.path, "Spares", spares, fmt.Sprintf("stands beside the listener %q, whose Policy is ReusePort: a spare has no slot, and so no socket", name))
+		}
+	}
+	for _, c := range n.children() {
+		c.checkListeners(bad, specs)
+	}
+}
+
+func (p Process) validate(bad reportInvalid, path string) {
+	validateCommand(bad, path, p.Command)
+	validateStop(bad, path, p.Stop)
 	checkExitCodes(bad, path, p.SuccessExit)
 	checkRestart(bad, path, p.Restart)
 	p.Environment.validate(bad, path, true)
 	p.Ready.validate(bad, path)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)
-	if p.Stop < 0 || p.Stop > maxSignal {
-		bad(path, "Stop", int(p.Stop), "is not a signal")
-	}
 	if p.Shutdown != supervisor.BrutalKill && p.Shutdown != supervisor.Infinity {
 		notNegative(bad, path, "Shutdown", p.Shutdown)
 	}

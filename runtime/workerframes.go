@@ -23,8 +23,8 @@ const killAfterLoss = time.Second
 // transport returns the configuration of the master's end of the worker's channel.
 func (w *poolWorker) transport() fdipc.Config {
 	cfg := childproto.ConnConfig(w.handle, w.channelLost)
-	cfg.Suspendable = w.driver.pool.Isolation == ProcessIsolation // an upgrade does it
-	cfg.HandshakeTimeout = -1                                     // a start has its own deadline, which may be long
+	cfg.Suspendable = w.driver.pool.forksItself() // an upgrade does it
+	cfg.HandshakeTimeout = -1                     // a start has its own deadline, which may be long
 	cfg.Ready = func(*fdipc.Conn) { close(w.handshaken) }
 	cfg.NoFiles = w.handlesLost
 	return cfg
@@ -179,6 +179,9 @@ func (w *poolWorker) sendLink(to childproto.Sibling, end *os.File) error {
 
 // askStacks asks the worker for the stacks of its goroutines, or for the profile that q names.
 func (w *poolWorker) askStacks(ctx context.Context, q childproto.StacksFrame) (none childproto.StacksFrame, err error) {
+	if w.driver.pool.Command != nil {
+		return none, fmt.Errorf("%w: it is another program", ErrUnsupported)
+	}
 	call, err := w.stacks.Begin(struct{}{})
 	if err != nil {
 		return none, err
