@@ -912,13 +912,14 @@ func TestQueueEnds(t *testing.T) {
 	}
 	_, err = p.Wait()
 	fails(t, err, func(e *jobs.GoneError) bool { return e.Pool == "work" })
-	said := ""
-	for len(log) > 0 {
-		said += <-log
-	}
-	if !strings.Contains(said, "forgets its calls and quarantined keys\" pool=work calls=1 keys=0") {
-		t.Error(said)
-	}
+	runtimetest.Eventually(t, "the queue's word in the log", func() bool {
+		select {
+		case line := <-log:
+			return strings.Contains(line, "forgets its calls and quarantined keys\" pool=work calls=1 keys=0")
+		default:
+			return false
+		}
+	})
 	if err := rt.RestartChild(t.Context(), "work/queue"); err != nil {
 		t.Fatal(err)
 	}

@@ -125,7 +125,12 @@ func (r *runs) join(ctx context.Context) (*actors.Monitor, error) {
 			r.mu.Lock()
 			r.welcome = answer
 			r.mu.Unlock()
-			return monitor, nil
+			select {
+			case <-monitor.C: // of the queue before, which ended meanwhile: the new one's end is to be told too
+				continue
+			default:
+				return monitor, nil
+			}
 		}
 		monitor.Cancel()
 		select {
