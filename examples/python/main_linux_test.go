@@ -20,7 +20,7 @@ func TestPython(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("there is no python3")
 	}
-	reloads, kills := 2, 2
+	reloads, kills := 1, 1
 	if os.Getenv("COPPICE_SOAK") != "" {
 		reloads, kills = 50, 50
 	}
@@ -77,7 +77,7 @@ func TestPython(t *testing.T) {
 			}
 			await("exited path=master/web/0 ", n+1)
 			await("started path=master/web/0 ", n+2)
-			if kills > 2 {
+			if kills > 1 {
 				<-every.C
 			}
 		}
