@@ -146,7 +146,7 @@ func (p Pool) validate(bad reportInvalid, path string) {
 	if p.Shutdown != supervisor.BrutalKill {
 		notNegative(bad, path, "Shutdown", p.Shutdown)
 	}
-	p.Environment.validate(bad, path, false)
+	p.Environment.validate(bad, path, p.Command != nil)
 	for _, l := range p.Environment.Rlimits {
 		if l.Name == "nofile" && l.Hard < workerDescriptors && p.Command == nil { // Go raises the soft limit to the hard one
 			bad(path, "Environment.Rlimits", fmt.Sprintf("nofile %d:%d", l.Soft, l.Hard), fmt.Sprintf("a worker takes %d descriptors", workerDescriptors))
