@@ -25,9 +25,9 @@ type Config struct {
 	// address, as there is no port by default, and none on all addresses by accident. Required.
 	Listen string
 
-	// Peers are the addresses of the hosts, by name. This one may be among them. A host that is not
-	// there is refused.
-	Peers Static
+	// Peers are the addresses of the hosts, by name: Static, PeersFile, DNS, or something of your own.
+	// This one may be among them. A host that is not there is refused. nil = no other host.
+	Peers Peers
 
 	// TLS has this host's certificate. Without it the trunks are plain, which is refused but on
 	// loopback.
@@ -56,10 +56,8 @@ type Config struct {
 	running  func(*trunk.Mesh)
 	lastWait time.Duration
 	openWait time.Duration
+	pause    time.Duration // between two looks at Peers
 }
-
-// Static are addresses that do not change, by the names of hosts.
-type Static map[string]string
 
 // TLS names files in PEM, which are read anew when they have changed. The certificate has the URI
 // coppice://cluster/name, and both sides verify it against CA. TLS is 1.3.
@@ -88,17 +86,13 @@ func (c *Config) Validate() error {
 		if !isLoopback(c.Listen) {
 			bad("TLS", "", "is missing, and Listen "+c.Listen+" is not on loopback")
 		}
-		for name, address := range c.Peers {
-			if !isLoopback(address) {
-				bad("TLS", "", "is missing, and "+address+" of "+name+" is not on loopback")
-			}
-		}
 	} else if c.TLS.Cert == "" || c.TLS.Key == "" || c.TLS.CA == "" {
 		bad("TLS", c.TLS, "lacks Cert, Key or CA")
 	}
-	for name, address := range c.Peers {
-		if _, port, err := net.SplitHostPort(address); !trunk.ValidName(name) || err != nil || port == "" || port == "0" {
-			bad("Peers", name+" "+address, "is no host with an address and a port")
+	fixed, _ := c.Peers.(Static)
+	for name, address := range fixed {
+		if why := c.badPeer(name, address); why != "" {
+			bad("Peers", name+" "+address, why)
 		}
 	}
 	if c.Silence != 0 && (c.Silence < 100*time.Millisecond || c.Silence > time.Minute) {

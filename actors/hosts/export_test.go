@@ -45,6 +45,16 @@ func (c *Config) SetLastWait(d time.Duration) { c.lastWait = d }
 // SetOpenWait sets how long another host may take to accept a lane.
 func (c *Config) SetOpenWait(d time.Duration) { c.openWait = d }
 
+// SetPause sets how long is between two looks at Peers.
+func (c *Config) SetPause(d time.Duration) { c.pause = d }
+
+// SetLookupSRV sets what DNS asks, and returns what undoes it.
+func SetLookupSRV(f func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)) (undo func()) {
+	was := lookupSRV
+	lookupSRV = f
+	return func() { lookupSRV = was }
+}
+
 // OnMesh has f get the trunks when there is a gateway.
 func (c *Config) OnMesh(f func(*trunk.Mesh)) { c.running = f }
 

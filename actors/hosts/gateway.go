@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -91,8 +90,6 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 	}
 	served := make(chan error, 1)
 	go func() { served <- g.mesh.Serve(ln) }() // ends with the mesh
-	g.carrier.Peers(slices.Collect(maps.Keys(c.Peers)))
-	g.mesh.SetPeers(c.Peers)
 	over := make(chan struct{})
 	defer func() { <-over }()
 	carry, stop := context.WithCancel(ctx)
@@ -102,6 +99,9 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 		var parts sync.WaitGroup
 		defer parts.Wait()
 		parts.Go(func() { engine.serve(carry, g.mesh, sockets) })
+		if c.Peers != nil {
+			parts.Go(func() { g.followPeers(carry, c, cmp.Or(c.pause, peersPause)) })
+		}
 		if g.registrar != nil {
 			parts.Go(func() { g.registrar.run(carry) })
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -49,6 +50,9 @@ func newCluster(t *testing.T, silence time.Duration, names ...string) *cluster {
 	}
 	return c
 }
+
+// at is the address of a host with a name of one letter, which is the port.
+func at(host string) string { return fmt.Sprint("127.0.0.1:", host[0]) }
 
 // newNetwork returns a cluster without hosts.
 func newNetwork(t *testing.T, silence time.Duration) *cluster {
@@ -197,10 +201,13 @@ func (p process) Listen(context.Context, string, string) (net.Listener, error) {
 
 func (c *cluster) config(host string) *hosts.Config {
 	cfg := &hosts.Config{
-		Cluster: "shop", Name: host, Listen: host + ":1", Peers: hosts.Static{"a": "a", "b": "b", "c": "c"}, Silence: c.silence,
+		Cluster: "shop", Name: host, Listen: host + ":1", Peers: hosts.Static{"a": at("a"), "b": at("b"), "c": at("c")}, Silence: c.silence,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Engine: c.engines[host], Lease: cmp.Or(c.leases[host], hosts.MaxLease),
 	}
-	cfg.SetDial(func(ctx context.Context, address string) (net.Conn, error) { return c.net.Dial(ctx, host, address) })
+	cfg.SetDial(func(ctx context.Context, address string) (net.Conn, error) {
+		port, _ := netip.ParseAddrPort(address)
+		return c.net.Dial(ctx, host, string(rune(port.Port())))
+	})
 	return cfg
 }
 
