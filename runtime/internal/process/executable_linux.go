@@ -90,8 +90,11 @@ func (e *Executable) Close() error {
 const maxBuildID = 64 << 10
 
 // BuildID returns the program's Go build ID (`go tool buildid`): the note of type 4 of "Go" in its
-// ELF file. It is empty if the file cannot be read or has none.
+// ELF file. It is empty if the file cannot be read or has none, and of nil.
 func (e *Executable) BuildID() string {
+	if e == nil {
+		return ""
+	}
 	b := make([]byte, maxBuildID)
 	n, _ := e.file.ReadAt(b, 0) // what there is
 	const name, kind = "Go\x00\x00", 4
