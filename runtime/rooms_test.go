@@ -22,6 +22,7 @@ import (
 // rooms are the packages below runtime/internal, and for each the rooms that it imports.
 var rooms = map[string][]string{
 	"autoscale":    nil,
+	"cgroup":       nil,
 	"child":        {"childproto", "declaration", "httpdrain", "memfile", "pool", "process", "stacks", "telemetry"},
 	"childproto":   {"declaration", "stacks"},
 	"control":      nil,
