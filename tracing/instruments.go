@@ -42,10 +42,23 @@ var (
 	TableFull       = &Instrument{"coppice.telemetry.table.full", "{span}", Sum, "Spans that would not have survived a kill, for want of room."}
 )
 
+// The instruments of the cgroups of processes, those that had the place before included.
+var (
+	CgroupMemory       = &Instrument{"coppice.cgroup.memory.usage", "By", Level, "Memory of the cgroup of a process, page cache included."}
+	CgroupMemoryPeak   = &Instrument{"coppice.cgroup.memory.peak", "By", Level, "Most memory that the cgroup has had."}
+	CgroupMemoryLimit  = &Instrument{"coppice.cgroup.memory.limit", "By", Level, "Memory that the cgroup may have."}
+	CgroupMemoryEvents = &Instrument{"coppice.cgroup.memory.events", "{event}", Sum, "How often a cgroup met a limit of its memory, by event."}
+	CgroupCPU          = &Instrument{"coppice.cgroup.cpu.time", "s", Seconds, "CPU time of the cgroup of a process."}
+	CgroupThrottled    = &Instrument{"coppice.cgroup.cpu.throttled.time", "s", Seconds, "How long the quota of CPU time held up a cgroup."}
+	CgroupTasks        = &Instrument{"coppice.cgroup.task.count", "{task}", Level, "Threads in the cgroup of a process."}
+	CgroupPressure     = &Instrument{"coppice.cgroup.pressure.time", "s", Seconds, "How long processes of a cgroup had to wait for a resource."}
+)
+
 // Instruments has every instrument above.
 var Instruments = []*Instrument{
 	HandoffDuration, QueueDuration, HandoffCount, PoolWorkers, PoolSize, Restarts, Exits, Hangs, Reloads, Generation,
 	ConnectionsOpen, ConnectionsCut, TurnedAway, Parked, GivenBack, ParkingEnds, ProcessMemory, ProcessCPU, ProcessFiles, MailboxDepth,
+	CgroupMemory, CgroupMemoryPeak, CgroupMemoryLimit, CgroupMemoryEvents, CgroupCPU, CgroupThrottled, CgroupTasks, CgroupPressure,
 	JobsWaiting, JobsOldest, JobsRunning, JobCalls, JobRuns, JobWaits, JobRetries, JobDeaths, JobsQuarantined,
 	TransportBytes, TransportFrames, TransportFDs, SpansDropped, PayloadsDropped, MetricsDropped, SpansRecovered, TableFull,
 }

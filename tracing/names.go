@@ -77,6 +77,9 @@ const (
 
 	KeyListener       = attribute.Key("coppice.listener.name")       // ours: on accept
 	KeyParkingOutcome = attribute.Key("coppice.parking.outcome")     // ours: on metrics
+	KeyCgroupEvent    = attribute.Key("coppice.cgroup.event")        // ours: on metrics: of memory.events
+	KeyCgroupResource = attribute.Key("coppice.cgroup.resource")     // ours: on metrics: what is waited for
+	KeyCgroupStall    = attribute.Key("coppice.cgroup.stall")        // ours: on metrics: some or all wait
 	KeyPool           = attribute.Key("coppice.pool.name")           // ours: on queue, hand-off, claim, call; on metrics
 	KeyFunction       = attribute.Key("coppice.job.function")        // ours: on call and run
 	KeyRun            = attribute.Key("coppice.job.run")             // ours: on queued and run: of the call, from 1
