@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/cgroup"
 	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/process"
@@ -13,6 +14,7 @@ import (
 // backend is what a worker runs in: a process, or a goroutine of the master.
 type backend interface {
 	pid() int
+	group() *cgroup.Cgroup          // its cgroup; nil = none of its own
 	asked(how string)               // notes that the worker was asked to end
 	terminate()                     // the last warning: end at once
 	abort()                         // prints the stacks of all goroutines, and ends it

@@ -223,6 +223,7 @@ type workerRow struct {
 	CPU    *float64 `json:"cpu_seconds,omitempty"`
 	Files  *int64   `json:"files,omitempty"`
 	Cgroup string   `json:"cgroup,omitempty"` // its path in the unified hierarchy, if that is not the master's
+	Limits string   `json:"limits,omitempty"` // use and limits of its cgroup in one line, see ResourceUsage
 
 	// Of all listeners whose connections are counted.
 	Open    int    `json:"connections"`         // that it has
@@ -255,6 +256,9 @@ func (c *controlHandler) workers() []workerRow {
 		if u, ok := usageOf(t.PID); ok {
 			cpu := time.Duration(u.cpu).Seconds()
 			row.Memory, row.CPU, row.Files = &u.memory, &cpu, &u.files
+			if t.Resources != nil {
+				row.Limits = t.Resources.String()
+			}
 			if g := control.CgroupOf(t.PID); g != mine {
 				row.Cgroup = g
 			}

@@ -134,6 +134,9 @@ func (r CrashReport) String() string {
 	if r.Cgroup != "" {
 		row("cgroup", "%s", r.Cgroup)
 	}
+	if r.Exit.Resources != nil {
+		row("limits", "%v", r.Exit.Resources)
+	}
 	if len(r.Exit.Steps) > 0 {
 		row("steps", "%s", strings.Join(stepTexts(r.Exit.Steps), ", "))
 	}
@@ -227,7 +230,9 @@ type exitJSON struct {
 	Killed     KillReason `json:"killed,omitempty"`
 	Steps      []stepJSON `json:"steps,omitempty"`
 	OOM        OOM        `json:"oom,omitempty"`
-	Lost       string     `json:"lost,omitempty"`
+
+	Resources *ResourceUsage `json:"resources,omitempty"`
+	Lost      string         `json:"lost,omitempty"`
 }
 
 type stepJSON struct {
@@ -242,7 +247,7 @@ func (e Exit) encoded() *exitJSON {
 	}
 	x := &exitJSON{
 		PID: e.PID, Core: e.Core, UserTime: e.UserTime.Seconds(), SystemTime: e.SystemTime.Seconds(),
-		MaxRSS: e.MaxRSS, Words: e.Words, Killed: e.Killed, OOM: e.OOM,
+		MaxRSS: e.MaxRSS, Words: e.Words, Killed: e.Killed, OOM: e.OOM, Resources: e.Resources,
 	}
 	switch {
 	case e.Lost != nil:

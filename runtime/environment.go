@@ -39,8 +39,8 @@ type Environment struct {
 
 	// MemoryLimit is GOMEMLIMIT in bytes for Go programs: above it the garbage collector works
 	// harder, but no allocation is refused. [FairShare] = nine tenths of the master's memory,
-	// shared out evenly over the pool. The master's memory is its own GOMEMLIMIT, or the limit of
-	// its cgroup, or the machine's memory.
+	// shared out evenly over the pool, or of Resources.MemoryMax if that is less. The master's
+	// memory is its own GOMEMLIMIT, or the limit of its cgroup, or the machine's memory.
 	MemoryLimit int64
 
 	// Rlimits are resource limits, see setrlimit(2). Raising a hard limit takes privileges. A Go
@@ -65,6 +65,9 @@ type Environment struct {
 	Cgroup string
 
 	Sandbox Sandbox // the walls around the process; zero = none
+
+	// Resources are limits of memory, CPU time and threads, of the process and all that it starts.
+	Resources Resources
 }
 
 // FairShare, as MaxProcs or MemoryLimit, is an even share of what the master has.
@@ -115,7 +118,8 @@ const Unlimited = math.MaxUint64
 
 func (e Environment) isZero() bool {
 	return e.Env == nil && e.Dir == "" && e.Files == nil && e.MaxProcs == 0 && e.MemoryLimit == 0 &&
-		e.Rlimits == nil && e.Nice == 0 && e.User == "" && e.Group == "" && e.Groups == nil && e.Cgroup == "" && e.Sandbox.spec().IsZero()
+		e.Rlimits == nil && e.Nice == 0 && e.User == "" && e.Group == "" && e.Groups == nil && e.Cgroup == "" &&
+		e.Sandbox.spec().IsZero() && e.Resources == Resources{}
 }
 
 // anotherUser reports whether the process gets another user, or other groups, than the master.
@@ -169,6 +173,7 @@ func (e Environment) validate(bad reportInvalid, path string, program bool) {
 			bad(path, in+"Rlimits", l.Name, "has a soft limit above the hard one")
 		}
 	}
+	e.Resources.validate(bad, path, e)
 	if e.Nice < -20 || e.Nice > 19 {
 		bad(path, in+"Nice", e.Nice, "is not between -20 and 19")
 	}
@@ -208,7 +213,11 @@ func (e Environment) memoryLimit(n int) int64 {
 	if e.MemoryLimit != FairShare {
 		return e.MemoryLimit
 	}
-	return process.MemoryLimit() / 10 * 9 / int64(n)
+	share := process.MemoryLimit() / int64(n)
+	if own := e.Resources.MemoryMax; own > 0 && (share == 0 || own < share) {
+		share = own
+	}
+	return share / 10 * 9
 }
 
 // merge joins environments. Of two values for one key the later counts, at the place of the first,

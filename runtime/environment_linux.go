@@ -10,27 +10,35 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/cgroup"
+	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/started"
 )
 
 // appliedEnvironment is what a process is started with, and what must be released after the start.
 type appliedEnvironment struct {
-	cmd  process.Command
-	held []*os.File
+	cmd   process.Command
+	held  []*os.File
+	group *cgroup.Cgroup // made for it; nil = none, or somebody else owns it
 }
 
 // apply completes cmd: it looks for cmd's program in PATH and adds e except for the variables. It
 // may block for ever, so it runs under [process.Apart]. The caller closes what the result holds
-// after the start.
-func (e Environment) apply(cmd process.Command, at *process.Look) (*appliedEnvironment, error) {
+// after the start. label has the name and the number of the process.
+func (e Environment) apply(cmd process.Command, label output.Line, orphans time.Duration, at *process.Look) (*appliedEnvironment, error) {
 	o := &appliedEnvironment{cmd: cmd}
-	if err := o.add(e, at); err != nil {
+	err := o.add(e, at)
+	if err == nil {
+		err = o.addGroup(e.Resources, label, orphans, at)
+	}
+	if err != nil {
 		return nil, errors.Join(err, o.Close())
 	}
 	process.Reach(at, &o.cmd)
@@ -38,7 +46,7 @@ func (e Environment) apply(cmd process.Command, at *process.Look) (*appliedEnvir
 }
 
 func (o *appliedEnvironment) Close() error {
-	errs := []error{o.cmd.Wall.Close()}
+	errs := []error{o.cmd.Wall.Close(), o.group.Remove(groupGrace)}
 	for _, f := range o.held {
 		errs = append(errs, f.Close())
 	}
@@ -94,6 +102,22 @@ func (o *appliedEnvironment) add(e Environment, at *process.Look) (err error) {
 	}
 	at.At(fmt.Sprintf("the directory of users (Environment.User %q, Group %q, Groups %q)", e.User, e.Group, e.Groups))
 	o.cmd.Credential, err = e.credential()
+	return err
+}
+
+// addGroup makes the group of the process, if r asks for one.
+func (o *appliedEnvironment) addGroup(r Resources, label output.Line, orphans time.Duration, at *process.Look) (err error) {
+	if r == (Resources{}) {
+		return nil
+	}
+	at.At("Environment.Resources")
+	if o.group, err = cgroup.Make(label.Name, max(label.ID, label.Incarnation), r.settings(), orphans); err != nil {
+		return fmt.Errorf("Environment.Resources.%w", err)
+	}
+	f, err := os.Open(o.group.Dir())
+	if err == nil {
+		o.held, o.cmd.Cgroup = append(o.held, f), f
+	}
 	return err
 }
 

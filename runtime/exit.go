@@ -44,6 +44,9 @@ type Exit struct {
 	// OOM is set when the kernel killed it for want of memory, or may have.
 	OOM OOM
 
+	// Resources is what its cgroup had used when it ended; nil without Environment.Resources.
+	Resources *ResourceUsage
+
 	// Lost is set when the status is not known because other code of this program reaped the
 	// process (wait4(-1) does, exec.Cmd.Wait does not).
 	Lost error `cbor:"-"`
@@ -69,8 +72,9 @@ const (
 	KilledCall       KillReason = "a call in it did not end in time" // package jobs
 )
 
-// OOM is the verdict on whether the kernel's out-of-memory killer ended a process. It is inferred
-// from a SIGKILL that the master did not send and from the counters of cgroups.
+// OOM is the verdict on whether the kernel's out-of-memory killer ended a process: from a SIGKILL
+// that the master did not send and from the counters of cgroups. With Resources.MemoryMax the
+// kernel counts for the process alone, and the verdict is certain or none.
 type OOM string
 
 // The verdicts; "" when no evidence was found, or the counters cannot be read.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/cgroup"
 	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
@@ -77,6 +78,7 @@ type sharedPipeline struct{ tracing.Pipeline }
 func (sharedPipeline) Shutdown(ctx context.Context) error { return nil }
 
 func (b *goroutineChild) pid() int              { return 0 }
+func (b *goroutineChild) group() *cgroup.Cgroup { return nil }
 func (b *goroutineChild) asked(string)          {}
 func (b *goroutineChild) printedLast() []string { return nil }
 func (b *goroutineChild) dump() string          { return "" }

@@ -1,8 +1,12 @@
 package coppice
 
 import (
+	"context"
+	"log/slog"
 	"syscall"
 	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/process"
 )
 
 // groupGrace is how long the processes that a worker left behind in its group have to end after
@@ -40,5 +44,21 @@ func (b *processChild) endGroup() {
 			}
 			b.kill()
 		}
+	}
+}
+
+// groupEnd is what is known of a child's group when the child has ended.
+type groupEnd struct {
+	oom     process.OOM
+	counted string // see CrashReport.Cgroup
+	usage   *ResourceUsage
+}
+
+// endCgroup reads the last figures of the child's cgroup, kills what is left in it, which has left
+// the process group, and removes it.
+func (b *processChild) endCgroup() {
+	b.atEnd = groupEnd{b.oom.Verdict(), b.oom.Events(), b.groups.ended(groupNumber(b.how.label.ID, b.pid()), b.how.present().Name, b.own)}
+	if err := b.own.Remove(groupGrace); err != nil {
+		b.log.LogAttrs(context.Background(), slog.LevelWarn, "a cgroup cannot be removed yet: the next start of this program does that", slog.Any("err", err))
 	}
 }

@@ -3,6 +3,8 @@ package coppice
 import (
 	"fmt"
 	"log/slog"
+
+	"github.com/coppice-go/coppice/runtime/internal/cgroup"
 )
 
 // info is what a snapshot shows of a child of the tree.
@@ -10,8 +12,9 @@ type info struct {
 	role Role
 	Identity
 	relinked int
-	requests uint64 // that it has served
-	status   string // of another program: what it says that it does
+	requests uint64         // that it has served
+	status   string         // of another program: what it says that it does
+	group    *cgroup.Cgroup // nil = none of its own
 }
 
 // LogValue returns the child as the log shows it.

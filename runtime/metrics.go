@@ -12,8 +12,9 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// measurePools emits the sizes of the tree's pools and the states of their workers.
-func measurePools(meter *tracing.Meter, pools *pools, tree func() Tree) {
+// measurePools emits the sizes of the tree's pools, the states of their workers, and what the groups
+// of processes use.
+func measurePools(meter *tracing.Meter, pools *pools, tree func() Tree, groups *groupMetrics) {
 	meter.Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 		for _, c := range pools.list() {
 			if c.kind.ofConfig {
@@ -21,6 +22,7 @@ func measurePools(meter *tracing.Meter, pools *pools, tree func() Tree) {
 			}
 		}
 		countWorkers(tree(), "", emit)
+		groups.measure(tree, emit)
 	})
 }
 

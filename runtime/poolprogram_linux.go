@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/cgroup"
 	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/notify"
@@ -330,6 +331,7 @@ func (p *programChild) now() backend {
 	return &goroutineChild{began: time.Now()}
 }
 
+func (p *programChild) group() *cgroup.Cgroup          { return p.now().group() }
 func (p *programChild) pid() int                       { return p.now().pid() }
 func (p *programChild) exit() Exit                     { return p.now().exit() }
 func (p *programChild) sent() signals                  { return p.now().sent() }

@@ -128,7 +128,7 @@ func (w *poolWorker) identity() Identity {
 
 // info returns the child's present info.
 func (w *poolWorker) info() info {
-	i := info{role: Role(w.hello.Role), Identity: w.identity(), relinked: int(w.relinked.Load()), requests: w.heartbeats.Requests()}
+	i := info{role: Role(w.hello.Role), Identity: w.identity(), relinked: int(w.relinked.Load()), requests: w.heartbeats.Requests(), group: w.backend.group()}
 	if p, ok := w.backend.(interface{ status() string }); ok {
 		i.status = p.status()
 	}

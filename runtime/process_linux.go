@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/cgroup"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/history"
 	"github.com/coppice-go/coppice/runtime/internal/output"
@@ -46,6 +47,8 @@ type processChild struct {
 	tail   output.Tail
 	oom    *process.OOMWatch
 	used   *history.Log[Usage]
+	own    *cgroup.Cgroup // nil = none of its own
+	atEnd  groupEnd
 	sigs   atomic.Uint64 // sent by the master while it lived: a signals
 	ended  chan struct{} // closed by finish
 	began  time.Time     // when it was started
@@ -64,8 +67,10 @@ type spawner struct {
 	output *queue.Queue[output.Line] // takes the lines that the processes print
 	test   testrun.Test              // in which the tree runs
 
-	maxLine int  // Config.MaxLine
-	dumps   bool // a dump is one line of the output
+	maxLine int           // Config.MaxLine
+	dumps   bool          // a dump is one line of the output
+	orphans time.Duration // Config.OrphanDrain
+	groups  *groupMetrics
 }
 
 // fork starts a worker as a process: this program once more. It returns the socket of the master's
@@ -160,7 +165,9 @@ func (r spawnRequest) present() output.Line {
 // are waited for until ctx ends.
 func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment, how spawnRequest) (*processChild, error) {
 	key := fmt.Sprintf("%s %p %q %v", how.label.Name, cmd.Executable, cmd.Args, env)
-	out, err := process.Apart(ctx, key, func(at *process.Look) (*appliedEnvironment, error) { return env.apply(cmd, at) })
+	out, err := process.Apart(ctx, key, func(at *process.Look) (*appliedEnvironment, error) {
+		return env.apply(cmd, how.label, s.orphans, at)
+	})
 	if err != nil {
 		return nil, startError(how.label.Name, err)
 	}
@@ -194,15 +201,17 @@ func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment
 	if lacks := proc.Lacks(); len(lacks) > 0 {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "walls are missing (Environment.Sandbox.BestEffort)", slog.String("name", how.label.Name), slog.Any("lacks", lacks))
 	}
-	b := s.watch(proc, time.Now(), how)
+	b := s.watch(proc, time.Now(), how, out.group)
+	out.group = nil
 	b.stdout, b.stderr = process.ReadLines(outR, s.maxLine, b.takeStdout), process.ReadLines(errR, s.maxLine, b.takeStderr)
 	return b, nil
 }
 
-// watch returns the record of a process that was started at began. Its output is not read yet.
-func (s spawner) watch(proc *process.Process, began time.Time, how spawnRequest) *processChild {
-	b := &processChild{spawner: s, proc: proc, began: began, used: history.New[Usage](maxUsage, 0, nil), how: how, ended: make(chan struct{}), killed: make(chan struct{})}
-	b.oom = process.WatchOOM(proc.PID(), b.lookUsage)
+// watch returns the record of a process that was started at began, and owns its group. Its output
+// is not read yet.
+func (s spawner) watch(proc *process.Process, began time.Time, how spawnRequest, own *cgroup.Cgroup) *processChild {
+	b := &processChild{spawner: s, proc: proc, began: began, own: own, used: history.New[Usage](maxUsage, 0, nil), how: how, ended: make(chan struct{}), killed: make(chan struct{})}
+	b.oom = process.WatchOOM(proc.PID(), own.Events(), b.lookUsage)
 	b.stopping.log, b.stopping.name, b.stopping.pid = s.log, func() string { return how.present().Name }, proc.PID()
 	b.how.label.PID = proc.PID()
 	if s.dumps {
@@ -263,6 +272,7 @@ func (b *processChild) finish() {
 	b.oom.Stop()
 	b.at = time.Now()
 	b.endGroup()
+	b.endCgroup()
 	process.Finish(b.stdout, b.stderr)
 	b.dumps.Flush()
 	b.stopping.ended()
@@ -272,18 +282,19 @@ func (b *processChild) finish() {
 }
 
 func (b *processChild) pid() int              { return b.proc.PID() }
+func (b *processChild) group() *cgroup.Cgroup { return b.own }
 func (b *processChild) done() <-chan struct{} { return b.ended }
 
 func (b *processChild) exited() <-chan struct{} { return b.proc.Done() }
 
 func (b *processChild) exit() Exit {
 	e := exitOf(b.proc.PID(), b.proc.Exit())
-	e.Steps = b.stopping.steps()
+	e.Steps, e.Resources = b.stopping.steps(), b.atEnd.usage
 	if e.Code != 0 {
 		e.Words = b.words.Said(b.at).Line
 	}
 	if e.Signal == syscall.SIGKILL && !b.sent().has(syscall.SIGKILL) {
-		switch b.oom.Verdict() {
+		switch b.atEnd.oom {
 		case process.OOMKilled:
 			e.OOM = OOMCertain
 		case process.PossiblyOOM:
@@ -298,7 +309,7 @@ func (b *processChild) exit() Exit {
 func (b *processChild) fillReport(r *CrashReport) {
 	r.Time, r.Uptime = b.at, b.at.Sub(b.began)
 	r.Lost = b.tail.Lost()
-	r.Cgroup = supervisor.Cut(b.oom.Events())
+	r.Cgroup = supervisor.Cut(b.atEnd.counted)
 	for _, u := range b.used.Kept(0, maxUsage) {
 		r.Usage = append(r.Usage, u.Value)
 	}
@@ -361,6 +372,7 @@ func (b *processChild) terminate() { b.signal(syscall.SIGTERM) }
 
 func (b *processChild) kill() {
 	b.signal(syscall.SIGKILL)
+	b.failed(syscall.SIGKILL, b.own.Kill())
 	b.once.Do(func() { close(b.killed) })
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/runtime/internal/output"
@@ -41,6 +42,8 @@ type spawner struct {
 
 	maxLine int
 	dumps   bool
+	orphans time.Duration
+	groups  *groupMetrics
 }
 
 func (spawner) fork(context.Context, workerStart) (*os.File, backend, error) {

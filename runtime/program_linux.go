@@ -224,4 +224,6 @@ func (p *programInstance) identity() Identity {
 	return Identity{Name: p.name, PID: p.body.pid(), Incarnation: p.inc}
 }
 
-func (p *programInstance) Info() any { return info{role: "process", Identity: p.identity()} }
+func (p *programInstance) Info() any {
+	return info{role: "process", Identity: p.identity(), group: p.body.own}
+}

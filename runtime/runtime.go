@@ -372,11 +372,11 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	}
 	undo = append(undo, func() { _ = withPartingTimeout(rt.pipeline.Shutdown) })
 	rt.backends = &backends{
-		spawner: spawner{rt.log, rt.output, rt.test, rt.cfg.MaxLine, dumps}, pipeline: rt.pipeline, child: rt.root.childConfig(rt.log, rt.cfg.OrphanDrain, nil),
+		spawner: spawner{rt.log, rt.output, rt.test, rt.cfg.MaxLine, dumps, rt.cfg.OrphanDrain, newGroupMetrics()}, pipeline: rt.pipeline, child: rt.root.childConfig(rt.log, rt.cfg.OrphanDrain, nil),
 	}
 	rt.lifecycle = telemetry.Follow(rt.pipeline, rt.tree, telemetryInfo)
 	telemetry.Register(rt.pipeline.Meter(), &rt.channelStats, rt.system)
-	measurePools(rt.pipeline.Meter(), rt.pools, rt.Snapshot)
+	measurePools(rt.pipeline.Meter(), rt.pools, rt.Snapshot, rt.backends.groups)
 	measureProcesses(rt.pipeline.Meter(), &rt.generations, rt.children, rt.sockets)
 	undo = append(undo, func() {
 		endTree()

@@ -63,6 +63,7 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 	}
 	if i, ok := n.Info.(info); ok {
 		t.Role, t.Name, t.ID, t.PID, t.Generation, t.Relinked, t.Requests, t.Status = i.role, i.Name, i.ID, i.PID, i.Generation, i.relinked, i.requests, i.status
+		t.Resources = i.group.Usage()
 		if i.Incarnation != 0 { // of a worker without a slot, which the supervisor does not see
 			t.Incarnation = i.Incarnation
 		}

@@ -68,10 +68,12 @@ func TestBadSpecs(t *testing.T) {
 		}}}, []string{`child "p": Ready.Address "localhost:0"`}},
 		{"an environment", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Environment: coppice.Environment{
 			Env: []string{"=1", "COPPICE_CHANNEL=3"}, MaxProcs: -2, MemoryLimit: -2, Nice: 20,
+			Resources: coppice.Resources{MemoryMax: 5, MemoryHigh: 6, CPUQuota: -1, CPUWeight: 10001, TasksMax: -1}, Cgroup: "a",
 			Rlimits: []coppice.Rlimit{{Name: "love"}, {Name: "core", Soft: 1}},
 			Files:   []coppice.File{{Name: "a:b", FD: 3}, {Name: "a", FD: 3}, {Name: "a", Path: "x"}, {Name: "b", Path: "x", FD: 3}, {Name: "c", FD: 2}},
 		}}}}, []string{
-			`Env "=1"`, `Env "COPPICE_CHANNEL=3"`, "MaxProcs -2", "MemoryLimit -2", "Nice 20", `Rlimits "love": is none of as, `, "Rlimits core: has a soft limit",
+			`Env "=1"`, `Env "COPPICE_CHANNEL=3"`, "MaxProcs -2", "MemoryLimit -2", "Nice 20",
+			"Resources.MemoryHigh 6: is above MemoryMax", "Resources.CPUQuota -1", "Resources.CPUWeight 10001", "Resources.TasksMax -1", "Environment.Cgroup a: stands beside", `Rlimits "love": is none of as, `, "Rlimits core: has a soft limit",
 			`Files "a:b"`, "Files a: is there twice", "Files b: needs one of", "Files c: has an FD below 3",
 		}},
 		{"long strings", coppice.Config{Children: []coppice.ChildSpec{

@@ -42,6 +42,9 @@ type Tree struct {
 	// STOPPING=1.
 	Status string `json:"status,omitempty"`
 
+	// Of a process with Environment.Resources: what its cgroup uses.
+	Resources *ResourceUsage `json:"resources,omitempty"`
+
 	// Of an actor: its mailbox, and how often it has failed.
 	Actor *actors.ActorInfo `json:"actor,omitempty"`
 
@@ -156,6 +159,9 @@ func (t Tree) draw(b *strings.Builder, first, rest string) {
 	}
 	if t.Status != "" {
 		fmt.Fprintf(b, " %q", t.Status)
+	}
+	if t.Resources != nil {
+		fmt.Fprintf(b, " (%s)", t.Resources)
 	}
 	b.WriteByte('\n')
 	for i, c := range t.Children {

@@ -16,7 +16,7 @@ func TestStoppingUnderPresentName(t *testing.T) {
 	var log lockedBuffer
 	at := &assignment{name: "web/spare"}
 	b := spawner{log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}.watch(
-		&process.Process{}, time.Now(), spawnRequest{label: output.Line{Name: at.name}, place: func() *assignment { return at }})
+		&process.Process{}, time.Now(), spawnRequest{label: output.Line{Name: at.name}, place: func() *assignment { return at }}, nil)
 	defer b.oom.Stop()
 	at = &assignment{name: "web/0"}
 	b.asked("asked by frame")

@@ -14,6 +14,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor/registry"
+	"github.com/coppice-go/coppice/runtime/internal/cgroup"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/runtime/internal/handover"
@@ -68,6 +69,7 @@ func readImage() (*inheritance, error) {
 		return nil, err
 	}
 	started.TakeOver(in.state.Program, in.state.Dir)
+	cgroup.TakeOver(in.state.Cgroup)
 	in.back = cmp.Or(os.Getenv(backVar), in.state.Back)
 	return in, os.Unsetenv(backVar)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/coppice-go/coppice/runtime/internal/cgroup"
 	"github.com/coppice-go/coppice/runtime/internal/handover"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 )
@@ -29,7 +30,7 @@ func (s spawner) takeOver(in *inheritance, before handover.RunningProcess, how s
 	if err != nil {
 		return fail(err)
 	}
-	b := s.watch(proc, before.Began, how)
+	b := s.watch(proc, before.Began, how, cgroup.At(before.Cgroup))
 	b.former = in
 	b.outPiece, b.errPiece = before.OutPiece, before.ErrPiece
 	b.sigs.Store(before.Sent)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/cgroup"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/handover"
 	"github.com/coppice-go/coppice/runtime/internal/logqueue"
@@ -288,7 +289,7 @@ func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, bus
 	}
 	s.undo = append(s.undo, rt.sockets.Continue)
 	state = handover.Master{
-		Host: rt.children.host, Boot: rt.children.boot, Tree: rt.declarations.tree(), Began: rt.began, Sizes: rt.sizes.all(), Pools: map[string][]pool.SlotBook{},
+		Host: rt.children.host, Boot: rt.children.boot, Tree: rt.declarations.tree(), Began: rt.began, Sizes: rt.sizes.all(), Cgroup: cgroup.Home(), Pools: map[string][]pool.SlotBook{},
 	}
 	state.Program, state.Dir = started.Known()
 	for _, c := range rt.pools.list() {
@@ -408,7 +409,7 @@ func (b *processChild) suspend(ctx context.Context, s *suspension) (before hando
 	s.undo = append(s.undo, b.stderr.Resume)
 	files, err := s.addFiles(pidfd, out, errs)
 	return handover.RunningProcess{
-		State: state, Stdout: stdout, Stderr: stderr, OutPiece: b.outPiece, ErrPiece: b.errPiece, Began: b.began, Sent: b.sigs.Load(), Files: files,
+		State: state, Stdout: stdout, Stderr: stderr, OutPiece: b.outPiece, ErrPiece: b.errPiece, Began: b.began, Sent: b.sigs.Load(), Files: files, Cgroup: b.own.Dir(),
 	}, err
 }
 

@@ -19,32 +19,6 @@ type usage struct {
 	files  int64 // open descriptors
 }
 
-// growing adds up, by name, how counts have grown of processes and sockets that come and go.
-type growing struct {
-	last map[uint64]int64 // at the last collection, by a number that is never used again
-	sums map[string]int64 // by name
-}
-
-type counted struct {
-	name string
-	n    int64
-}
-
-// add adds the growth since the last collection to the sums. A count that is less began anew.
-func (g *growing) add(now map[uint64]counted) map[string]int64 {
-	last := g.last
-	g.last = map[uint64]int64{}
-	for number, is := range now {
-		was := last[number]
-		if is.n < was {
-			was = 0
-		}
-		g.sums[is.name] += is.n - was
-		g.last[number] = is.n
-	}
-	return g.sums
-}
-
 // listenerSum is a metric that adds up a count of listeners.
 type listenerSum struct {
 	*tracing.Instrument

@@ -61,6 +61,8 @@ type Master struct {
 
 	Host string `cbor:",omitempty"` // of the tree in its cluster; "" = there is none
 	Boot string `cbor:",omitempty"`
+
+	Cgroup string `cbor:",omitempty"` // in which the groups of processes are; "" = none
 }
 
 // A FuncState is what a Func has handed over.
@@ -119,6 +121,8 @@ type RunningProcess struct {
 	Began          time.Time // when it was started
 	Sent           uint64    // the signals that the master has sent it
 	Files          []int
+
+	Cgroup string `cbor:",omitempty"` // the directory of its group; "" = none
 }
 
 // Descriptors returns how many Files there must be.

@@ -56,9 +56,13 @@ type OOMGauge struct {
 }
 
 // GaugeOOM reads the counters for the process pid, a child of ours that is not reaped. It ignores
-// counters that it cannot read.
-func GaugeOOM(pid int) OOMGauge {
+// counters that it cannot read. group is that of a cgroup which has only this process and what it
+// starts; if it can be read, no other counts.
+func GaugeOOM(pid int, group string) OOMGauge {
 	var g OOMGauge
+	if g.own.watch(group) {
+		return g
+	}
 	ours, its := memoryEvents("self"), memoryEvents(strconv.Itoa(pid))
 	if its != ours {
 		g.own.watch(its)
@@ -91,8 +95,9 @@ func (g OOMGauge) Verdict() OOM {
 // An OOMWatch reads the counters again from time to time, so that a kill long ago does not count,
 // and that it follows a process that was moved to another cgroup.
 type OOMWatch struct {
-	pid  int
-	each func() // called with each look but the first; nil = none
+	pid   int
+	group string // as of GaugeOOM
+	each  func() // called with each look but the first; nil = none
 
 	mu        sync.Mutex
 	now, then OOMGauge
@@ -103,11 +108,14 @@ type OOMWatch struct {
 // the process.
 const lookOOM = 10 * time.Second
 
-// WatchOOM begins to watch the counters for the process pid, see [GaugeOOM]. Stop ends it. each is
-// called with each look at them.
-func WatchOOM(pid int, each func()) *OOMWatch {
-	g := GaugeOOM(pid)
-	w := &OOMWatch{pid: pid, each: each, now: g, then: g}
+// WatchOOM begins to watch the counters for the process pid, see [GaugeOOM]. A group has counted
+// nothing before. Stop ends it. each is called with each look at them.
+func WatchOOM(pid int, group string, each func()) *OOMWatch {
+	g := GaugeOOM(pid, group)
+	if g.own.file == group {
+		g.own.base = 0
+	}
+	w := &OOMWatch{pid: pid, group: group, each: each, now: g, then: g}
 	w.mu.Lock() // for Look
 	defer w.mu.Unlock()
 	w.timer = time.AfterFunc(lookOOM, w.Look)
@@ -116,7 +124,7 @@ func WatchOOM(pid int, each func()) *OOMWatch {
 
 // Look reads the counters again. The verdict counts kills since the look before the last.
 func (w *OOMWatch) Look() {
-	g := GaugeOOM(w.pid)
+	g := GaugeOOM(w.pid, w.group)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.timer != nil {

@@ -121,7 +121,7 @@ func TestOOMKilled(t *testing.T) {
 			if _, err := out.Read(make([]byte, 16)); err != nil {
 				t.Skipf("the cgroup takes no process: %v", cmd.Wait())
 			}
-			g := GaugeOOM(cmd.Process.Pid)
+			g := GaugeOOM(cmd.Process.Pid, "")
 			fmt.Fprintln(in, "go")
 			_ = cmd.Wait()
 			if sig := cmd.ProcessState.Sys().(syscall.WaitStatus).Signal(); sig != syscall.SIGKILL {
