@@ -37,7 +37,7 @@ func init() {
 	trees["a real service of systemd's"] = func() coppice.Config {
 		return coppice.Config{Children: []coppice.ChildSpec{
 			coppice.ListenerSpec{Name: "http", Network: "tcp", Address: os.Getenv("COPPICE_TEST_ADDRESS")},
-			coppice.Pool{Name: "web", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
+			coppice.Pool{Name: "web", Size: 2, Environment: coppice.Environment{Resources: coppice.Resources{Accounting: true}}, Worker: func(ctx context.Context, w *coppice.Worker) error {
 				ln, err := w.Listener(ctx, "http")
 				if err != nil {
 					return err
@@ -255,7 +255,8 @@ func (c *clients) await(t *testing.T, what string, ok func(master, generation st
 
 // TestRealSystemd runs the unit of docs/systemd.md under a real systemd, with clients that connect
 // all the time. A kill of the whole cgroup refuses none, nor does a restart, nor a reload or an
-// upgrade, which leave the main process; a stop empties the store, and refuses.
+// upgrade, which leave the main process; a stop empties the store, and refuses. With Delegate=yes
+// each worker has a cgroup below that of the service, and these are all that there is.
 func TestRealSystemd(t *testing.T) {
 	if os.Getenv(systemdVar) == "apart" {
 		t.Skip("it runs apart")
@@ -277,7 +278,7 @@ func TestRealSystemd(t *testing.T) {
 	for path, text := range map[string]string{
 		filepath.Join(units, "test.target"): "[Unit]\nDefaultDependencies=no\n",
 		filepath.Join(units, realUnit):      strings.ReplaceAll(serviceWithStore(t), "/usr/local/bin/hello", self),
-		filepath.Join(dropIn, "test.conf"): "[Unit]\nDefaultDependencies=no\n[Service]\nEnvironment=COPPICE_TEST_PROGRAM=1 COPPICE_TEST_ADDRESS=" + address +
+		filepath.Join(dropIn, "test.conf"): "[Unit]\nDefaultDependencies=no\n[Service]\nDelegate=yes\nEnvironment=COPPICE_TEST_PROGRAM=1 COPPICE_TEST_ADDRESS=" + address +
 			" \"" + treeVar + "=a real service of systemd's\"\nStandardOutput=append:" + log + "\nStandardError=append:" + log + "\n",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
@@ -358,6 +359,14 @@ func TestRealSystemd(t *testing.T) {
 			t.Errorf("%s sockets in the store, main process %s after an upgrade, %s before", n, pid, master)
 		}
 	}
+
+	runtimetest.Eventually(t, "a cgroup for each worker", func() bool { // the former ones may drain
+		out, err := run("find", "/sys/fs/cgroup/"+property("ControlGroup"), "-name", "web-*#*")
+		groups := strings.Fields(out)
+		return err == nil && len(groups) == 2 && !slices.ContainsFunc(groups, func(g string) bool {
+			return !strings.Contains(g, realUnit+"/coppice-"+master+"/web-")
+		})
+	})
 
 	systemctl("stop", realUnit)
 	if n, state := property("NFileDescriptorStore"), property("ActiveState"); n != "0" || state != "inactive" {
