@@ -55,6 +55,7 @@ type worker struct {
 	Memory                  *int64   `json:"memory_bytes"`
 	CPU                     *float64 `json:"cpu_seconds"`
 	Files                   *int64
+	Limits                  string
 	Open                    int    `json:"connections"`
 	Claimed                 uint64 `json:"connections_claimed"`
 	Unwell                  string

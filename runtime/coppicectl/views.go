@@ -61,6 +61,9 @@ func picture(v view, root node, workers []worker, percent map[int]float64) []str
 		if p, ok := percent[n.PID]; ok && w.PID != 0 {
 			cpu = fmt.Sprintf("%.0f%%", p)
 		}
+		if w.Limits != "" {
+			note.text = strings.TrimPrefix(note.text+", "+w.Limits, ", ")
+		}
 		if w.Unwell != "" {
 			note = cell{"unwell: " + w.Unwell, red}
 		}

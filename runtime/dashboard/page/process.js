@@ -128,7 +128,7 @@ export function drawProcess() {
       drawSpark(view.charts[key].line, h[key], points);
     }
   }
-  const facts = r ? { pid: r.pid, Role: r.role, Pool: r.pool, Generation: r.generation, Starts: r.incarnation, Since: r.since && span(age(r.since)), 'Open files': r.files, 'CPU time': r.cpu_seconds && span(r.cpu_seconds), 'Last heartbeat': r.last_beat && `${span(Math.max(0, age(r.last_beat)))} ago`, 'What is wrong': r.unwell, Cgroup: r.cgroup, 'Last end': r.last_exit } : {};
+  const facts = r ? { pid: r.pid, Role: r.role, Pool: r.pool, Generation: r.generation, Starts: r.incarnation, Since: r.since && span(age(r.since)), 'Open files': r.files, 'CPU time': r.cpu_seconds && span(r.cpu_seconds), 'Last heartbeat': r.last_beat && `${span(Math.max(0, age(r.last_beat)))} ago`, 'What is wrong': r.unwell, Cgroup: r.cgroup, Limits: r.limits, 'Last end': r.last_exit } : {};
   if (view.name === 'master' && store.about) Object.assign(facts, { Module: store.about.module, Revision: store.about.revision, Go: store.about.go, Coppice: store.about.coppice, Log: store.about.log_level });
   for (const [name, value] of Object.entries(facts)) {
     if (value == null || value === '') continue;
