@@ -1,5 +1,12 @@
 package coppice
 
+// usage is what a process uses.
+type usage struct {
+	memory int64 // that it costs, bytes; see ownMemory
+	cpu    int64 // so far, ns
+	files  int64 // open descriptors
+}
+
 // growing adds up, by name, how counts have grown of processes and sockets that come and go.
 type growing struct {
 	last map[uint64]int64 // at the last collection, by a number that is never used again

@@ -12,13 +12,6 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// usage is what a process uses.
-type usage struct {
-	memory int64 // that it costs, bytes; see ownMemory
-	cpu    int64 // so far, ns
-	files  int64 // open descriptors
-}
-
 // listenerSum is a metric that adds up a count of listeners.
 type listenerSum struct {
 	*tracing.Instrument
