@@ -28,7 +28,7 @@ func init() {
 		_ = json.Unmarshal([]byte(os.Getenv(resourcesVar)), &r)
 		cfg := coppice.Config{OrphanDrain: 100 * time.Millisecond, Children: []coppice.ChildSpec{
 			coppice.Process{Name: "program", Command: []string{"sleep", "3600"}, Environment: coppice.Environment{Resources: r}},
-			coppice.Pool{Name: "web", Size: 1, Environment: coppice.Environment{Resources: r}, Worker: leaveBehind},
+			coppice.Pool{Name: "web", Size: 1, Environment: coppice.Environment{Resources: r, Sandbox: coppice.Sandbox{NoNewPrivileges: true}}, Worker: leaveBehind},
 		}}
 		cfg.Hooks.Started = func(*coppice.Runtime) { fmt.Println("at home") }
 		return cfg
