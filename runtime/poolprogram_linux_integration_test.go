@@ -173,6 +173,9 @@ func TestPoolOfPrograms(t *testing.T) {
 				}
 				return c
 			}
+			if _, err := p.CheckUpgrade(t.Context()); err == nil || !strings.Contains(err.Error(), "the workers of pool web are other programs") {
+				t.Errorf("an upgrade: %v", err)
+			}
 			pids := p.ready(2)
 			c := load(func() {
 				for range 2 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,7 +16,7 @@ import (
 func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 
 // TestPython: the processes are reloaded and killed under load: no client is refused, and none is
-// cut by a reload. With COPPICE_SOAK there are 50 reloads, and a kill each 500 ms for 25 s.
+// cut by a reload, nor by one that fails. With COPPICE_SOAK there are 50 reloads, and a kill each 500 ms for 25 s.
 func TestPython(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("there is no python3")
@@ -24,7 +25,18 @@ func TestPython(t *testing.T) {
 	if os.Getenv("COPPICE_SOAK") != "" {
 		reloads, kills = 50, 50
 	}
-	p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0", "-script", "server.py")
+	script := filepath.Join(t.TempDir(), "server.py")
+	write := func(more string) {
+		b, err := os.ReadFile("server.py")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(script, append([]byte(more), b...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("")
+	p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0", "-script", script)
 	addr := p.Await(`^(http://\S+)`)[1]
 	load := func(during func()) runtimetest.Counts {
 		ctx, end := context.WithCancel(t.Context())
@@ -59,6 +71,10 @@ func TestPython(t *testing.T) {
 			await(" reloaded generation=", n+1)
 		}
 		await(" drained pool=web ", 2*reloads)
+		write("raise SystemExit('a new bug')\n") // the processes before stay
+		p.Signal(syscall.SIGHUP)
+		await("reload failed", 1)
+		write("")
 	})
 	if c.Cut > 0 {
 		t.Errorf("cut by reloads: %v", c)
