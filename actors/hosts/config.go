@@ -41,6 +41,11 @@ type Config struct {
 	// themselves, and one for an etcd of your own. nil = there are no names of the cluster.
 	Engine EngineSpec
 
+	// Dir is a directory of this host alone, which is made with mode 0700 if it is not there. By
+	// locks on files in it a host that is started again knows which processes of the former start
+	// have died, and ends their leases at once. "" = it waits for the leases.
+	Dir string
+
 	// Lease is for how long the engine keeps what a process of this host holds when it does not hear
 	// of it, from MinLease to MaxLease; zero = DefaultLease. Margin is by how much earlier what is
 	// owned is told to stop: what it takes to stop has to fit. From 50 ms to a half of Lease; zero =

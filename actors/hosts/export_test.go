@@ -73,3 +73,9 @@ func (s Singleton) WithKill(kill func()) Singleton {
 	s.kill = kill
 	return s
 }
+
+// Die ends a session as the death of its process does: its lease is left.
+func (n *Names) Die() {
+	n.Abort()
+	_ = n.lock.Close()
+}

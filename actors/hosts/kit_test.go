@@ -34,6 +34,7 @@ type cluster struct {
 	silence time.Duration
 	engines map[string]hosts.EngineSpec // by host
 	leases  map[string]time.Duration    // by host; zero: an hour
+	dirs    map[string]string           // by host; empty: none
 	log     slog.Handler                // of gateways; nil: none
 	edit    func(c *hosts.Config)       // of gateways; nil: none
 
@@ -202,7 +203,7 @@ func (p process) Listen(context.Context, string, string) (net.Listener, error) {
 func (c *cluster) config(host string) *hosts.Config {
 	cfg := &hosts.Config{
 		Cluster: "shop", Name: host, Listen: host + ":1", Peers: hosts.Static{"a": at("a"), "b": at("b"), "c": at("c")}, Silence: c.silence,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Engine: c.engines[host], Lease: cmp.Or(c.leases[host], hosts.MaxLease),
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Engine: c.engines[host], Lease: cmp.Or(c.leases[host], hosts.MaxLease), Dir: c.dirs[host],
 	}
 	cfg.SetDial(func(ctx context.Context, address string) (net.Conn, error) {
 		port, _ := netip.ParseAddrPort(address)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -67,6 +68,7 @@ type Names struct {
 	clock  clock
 	root   string
 	owner  string         // drawn; in all entries of this Names
+	lock   *os.File       // held while this process lives; nil: none
 	system *actors.System // whose actors it registers; nil: none
 	events chan func()    // done by the loop
 	done   chan struct{}

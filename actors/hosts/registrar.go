@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -51,7 +53,7 @@ func (c *Config) Names(s *actors.System) (*Names, error) {
 	}
 	cfg := c.session(actors.Boot(s.Address()))
 	cfg.key = sessionsPrefix + s.Address()
-	n, err := c.open(s, cfg)
+	n, err := c.open(s, cfg, s.Address())
 	if err != nil {
 		return nil, err
 	}
@@ -59,17 +61,33 @@ func (c *Config) Names(s *actors.System) (*Names, error) {
 	return n, nil
 }
 
-// open begins a session. Its connection to the engine lives as long as the process.
-func (c *Config) open(s *actors.System, cfg *NamesConfig) (*Names, error) {
+// lockPath returns the file that a session of this host has locked.
+func (c *Config) lockPath(session string) string { return filepath.Join(c.Dir, "sessions", session) }
+
+// open begins a session. Its connection to the engine, and its lock, live as long as the process.
+func (c *Config) open(s *actors.System, cfg *NamesConfig, session string) (*Names, error) {
+	var lock *os.File
+	if c.Dir != "" {
+		path := c.lockPath(session)
+		err := os.MkdirAll(filepath.Dir(path), 0o700)
+		if err == nil {
+			lock, err = lockFile(path) // before there can be an entry
+		}
+		if err != nil {
+			return nil, fmt.Errorf("hosts: config: Dir: %w", err)
+		}
+	}
 	e, err := c.Engine.Open(c.Name)
 	if err != nil {
+		_ = lock.Close() // it may be nil
 		return nil, fmt.Errorf("hosts: %w", err)
 	}
 	n, err := newNames(e, *cfg, clock{now: boottime, alarm: newBootAlarm})
 	if err != nil {
+		_ = lock.Close()
 		return nil, errors.Join(err, e.Close())
 	}
-	n.system = s
+	n.system, n.lock = s, lock
 	return n, nil
 }
 
@@ -99,7 +117,7 @@ func (d *registrar) run(ctx context.Context) {
 	for names == nil {
 		var err error
 		d.mu.Lock()
-		if names, err = d.cfg.open(d.system, cfg); err == nil {
+		if names, err = d.cfg.open(d.system, cfg, cfg.Boot); err == nil {
 			d.names = names
 		}
 		d.mu.Unlock()
@@ -118,6 +136,7 @@ func (d *registrar) run(ctx context.Context) {
 		defer cancel()
 		_ = names.Close(over)
 		_ = names.engine.Close()
+		_ = names.lock.Close()
 	}()
 	var said string
 	// What the gateway before has told counts as long as its session may have lasted.
@@ -219,41 +238,85 @@ func (d *registrar) shown(gone, made []Entry) {
 		address, ok := strings.CutPrefix(e.Key, d.names.root+sessionsPrefix)
 		if ok && actors.Boot(address) == actors.Boot(d.system.Address()) {
 			d.guards.Go(func() { d.guard(address, e) }) // until the process, or ctx, has ended
+		} else if ok {
+			d.former(address, e)
+		} else if e.Key == d.names.hostKey() {
+			d.former("", e)
 		}
+	}
+}
+
+// former sees to an entry of a session that is not of this boot: of a former one of this host, if
+// there is the file that it has locked. Without an address it is that of the host.
+func (d *registrar) former(address string, e Entry) {
+	var r hostValue
+	if json.Unmarshal(e.Value, &r) != nil || r.Host != d.cfg.Name || r.Boot == actors.Boot(d.system.Address()) || d.cfg.Dir == "" {
+		return
+	}
+	session := address
+	if session == "" {
+		session = r.Boot
+	}
+	path := d.cfg.lockPath(session)
+	if _, err := os.Stat(path); err != nil || filepath.Base(session) != session {
+		return // another machine's, which has the same name
+	}
+	d.guards.Go(func() { // until it has died, or its lease or ctx has ended
+		for d.ctx.Err() == nil && d.there(e) {
+			if abandoned(path) {
+				d.revoke(e)
+				_ = os.Remove(path)
+				return
+			}
+			d.pause()
+		}
+	})
+}
+
+// there reports whether an entry is there still.
+func (d *registrar) there(e Entry) bool {
+	now, ok := d.names.view.get(e.Key)
+	return ok && now.Created == e.Created
+}
+
+func (d *registrar) pause() {
+	select {
+	case <-time.After(socketPause / 10):
+	case <-d.ctx.Done():
+	}
+}
+
+// revoke ends the lease of an entry whose process has died.
+func (d *registrar) revoke(e Entry) {
+	for d.ctx.Err() == nil && d.there(e) {
+		ctx, cancel := context.WithTimeout(d.ctx, time.Second)
+		err := d.names.engine.Revoke(ctx, e.Lease)
+		cancel()
+		if err == nil {
+			return
+		}
+		d.pause()
 	}
 }
 
 // guard ends the lease of a process of this host when the process has ended.
 func (d *registrar) guard(address string, e Entry) {
-	pause := func() {
-		select {
-		case <-time.After(socketPause / 10):
-		case <-d.ctx.Done():
-		}
-	}
 	for d.ctx.Err() == nil {
 		m := d.system.Monitor(actors.ProcessPID(address))
 		select {
 		case down := <-m.C:
 			if err := down.Reason.Err(); errors.Is(err, actors.ErrLane) || errors.Is(err, actors.ErrUnreachable) {
-				pause() // it may live
+				d.pause() // it may live
 				continue
 			}
 		case <-d.ctx.Done():
 			m.Cancel()
 			return
 		}
-		for d.ctx.Err() == nil {
-			ctx, cancel := context.WithTimeout(d.ctx, time.Second)
-			err := d.names.engine.Revoke(ctx, e.Lease)
-			cancel()
-			if err == nil {
-				return
-			}
-			if now, ok := d.names.view.get(e.Key); !ok || now.Created != e.Created {
-				return // it has ended by itself
-			}
-			pause()
+		d.revoke(e)
+		if d.cfg.Dir != "" {
+			_ = os.Remove(d.cfg.lockPath(address))
 		}
+		return
 	}
 }

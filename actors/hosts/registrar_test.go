@@ -3,6 +3,8 @@ package hosts_test
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -168,6 +170,44 @@ func TestFenceInMessages(t *testing.T) {
 		}
 		if v := next(t, "the answer to an actor", answers); v != row.want {
 			t.Errorf("row %d: an actor: %v", i, v)
+		}
+	}
+}
+
+// TestStartedAnew: what the processes of a host held that have died with its former start is free
+// at once, though their leases last for an hour, and so is the host's own entry; what one holds that
+// lives on is not.
+func TestStartedAnew(t *testing.T) {
+	m := hoststest.NewMemory()
+	c := newCluster(t, time.Minute)
+	c.engines = map[string]hosts.EngineSpec{"a": m}
+	c.dirs = map[string]string{"a": t.TempDir()}
+	c.start("a", "boota")
+	for _, boots := range [][2]string{{"boota", "boota2"}, {"boota2", "boota3"}} {
+		former, boot, a := boots[0], boots[1], c.hosts["a"]
+		dead, alive := c.names(a.child("a"), "a"), c.names(a.child("a"), "a")
+		for name, n := range map[string]*hosts.Names{"freed": dead, "kept-by-" + former: alive} {
+			if _, err := n.Register(t.Context(), name, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.Cut("a", true) // nothing is given back
+		a.gateway.kill(killed)
+		dead.Die()
+		m.Cut("a", false)
+		b := c.start("a", boot)
+		n := c.names(b.child("a"), "a")
+		until(t, "the name of a process that has died is free", func() bool {
+			h, err := n.Register(t.Context(), "freed", nil)
+			return err == nil && h.Release(t.Context()) == nil
+		})
+		until(t, "the entry of the former start is gone", func() bool {
+			return !slices.ContainsFunc(m.Entries(), func(e hosts.Entry) bool {
+				return e.Key == "coppice/shop/hosts/a" && strings.Contains(string(e.Value), former+"\"")
+			})
+		})
+		if _, err := n.Register(t.Context(), "kept-by-"+former, nil); !errors.Is(err, actors.ErrNameTaken) {
+			t.Errorf("the name of a process that lives: %v", err)
 		}
 	}
 }
