@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -412,4 +414,73 @@ func TestDeniedCall(t *testing.T) {
 	runtimetest.Eventually(t, "the name of the call in the log", func() bool {
 		return strings.Contains(p.log.String(), "SIGSYS: bad system call: memfd_secret")
 	})
+}
+
+func init() {
+	for wall, s := range costs {
+		trees["cost of "+wall] = func() coppice.Config {
+			cfg := pool(1, func(ctx context.Context, w *coppice.Worker) error {
+				ln, err := w.Listener(ctx, "http")
+				if err != nil {
+					return err
+				}
+				return w.Serve(ctx, ln, name(w))
+			})
+			web := cfg.Children[0].(coppice.Pool)
+			web.Environment.Sandbox = s
+			cfg.Children = []coppice.ChildSpec{coppice.ListenerSpec{Name: "http", Network: "tcp", Address: "127.0.0.1:0"}, web}
+			return cfg
+		}
+	}
+}
+
+// costs are the walls whose cost is measured.
+var costs = map[string]coppice.Sandbox{
+	"none": {}, "NoFiles": {NoFiles: true, Execute: []string{"/"}}, "NoTCP": {NoTCP: true}, "Scoped": {Scoped: true}, "NoNetwork": {NoNetwork: true},
+	"NoCapabilities": {NoCapabilities: true}, "service": {Syscalls: "service"}, "compute": {Syscalls: "compute"},
+	"all": {NoFiles: true, Execute: []string{"/"}, NoTCP: true, Scoped: true, NoNetwork: true, NoCapabilities: true, Syscalls: "compute"},
+}
+
+// BenchmarkSandbox is one request, over a connection that is kept, to a worker within each wall.
+// cpu-ns/op is the CPU time of the worker.
+func BenchmarkSandbox(b *testing.B) {
+	for _, name := range sorted(costs) {
+		b.Run(name, func(b *testing.B) {
+			b.Setenv(treeVar, "cost of "+name)
+			cfg := withReports(trees["cost of "+name](), nil)
+			cfg.Logger = slog.New(slog.DiscardHandler)
+			rt, err := coppice.Start(b.Context(), cfg)
+			if err != nil {
+				b.Skip(err)
+			}
+			defer func() { _ = rt.Shutdown(context.Background()) }()
+			var pid int
+			rt.Snapshot().Walk(func(t coppice.Tree) {
+				if t.Name == "web/0" {
+					pid = t.PID
+				}
+			})
+			cpu := func() (ns int64) {
+				tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+				for _, task := range tasks {
+					var ran int64
+					if text, err := os.ReadFile(task); err == nil {
+						_, _ = fmt.Sscan(string(text), &ran)
+					}
+					ns += ran
+				}
+				return ns
+			}
+			url, before := "http://"+rt.Listeners()[0].Addr.String(), cpu()
+			for b.Loop() {
+				resp, err := http.Get(url)
+				if err != nil {
+					b.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			}
+			b.ReportMetric(float64(cpu()-before)/float64(b.N), "cpu-ns/op")
+		})
+	}
 }

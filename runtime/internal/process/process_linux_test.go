@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/runtime/internal/wall"
 )
 
 func init() {
@@ -482,7 +484,7 @@ func startAndKill(t *testing.T, n int) (pgids []int) {
 }
 
 // TestListenPID: LISTEN_PID is the number of the process itself, whatever the variables said, and
-// nothing else changes; also of a process of another user, by a root without CAP_SYS_PTRACE.
+// nothing else changes; also within walls, and of a process of another user, by a root without CAP_SYS_PTRACE.
 func TestListenPID(t *testing.T) {
 	cmd := Command{
 		Path: "/bin/sh", Args: []string{"sh", "-c", `echo "$LISTEN_PID $A $B"; echo $$; env | grep -c LISTEN_PID`, "an argument"},
@@ -505,6 +507,13 @@ func TestListenPID(t *testing.T) {
 		}
 	}
 	check(cmd)
+	w, err := wall.Rules{NoNewPrivileges: true}.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	walled := cmd
+	walled.Wall = w
+	check(walled)
 	if os.Geteuid() != 0 {
 		t.Skip("only root can start a process of another user")
 	}

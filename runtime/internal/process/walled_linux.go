@@ -24,6 +24,8 @@ type childCall struct {
 	error  func(error) error // of the start if the call fails
 	spare  int               // if not 0, a failure leaves out so many calls, this one included, and the start goes on
 	errno  syscall.Errno     // set by the child
+
+	digits *[len(pidRoom) + 1]byte // of getpid: gets the result in decimal, and a zero
 }
 
 // lastResult, as the first argument, is the result of the call before the last one or the last one:
@@ -55,6 +57,16 @@ func makeCalls(clone *[4]uintptr, calls []childCall) (pid uintptr, errno uintptr
 		}
 		if c.number == unix.SYS_OPENAT {
 			opened = r
+		}
+		if c.digits != nil {
+			n := 0
+			for rest := r; rest != 0; rest /= 10 {
+				n++
+			}
+			for c.digits[n] = 0; r != 0; r /= 10 {
+				n--
+				c.digits[n] = byte('0' + r%10)
+			}
 		}
 		if e != 0 {
 			c.errno = e
@@ -299,7 +311,13 @@ func (cmd *Command) walledCalls(path string, fds []uintptr) *childCalls {
 	limit(files)
 	c.add(call("rt_sigprocmask", needsFiles), unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, held(c, unix.Sigset_t{}), 0, 8)
 	// The arguments of the exec come before the filter, so that nothing has to be looked up after it.
-	argv, envv := c.texts(cmd.Args), c.texts(cmd.Env)
+	argv, firstVariable := c.texts(cmd.Args), len(c.held)
+	envv := c.texts(cmd.environ())
+	if cmd.ListenPID {
+		c.add(call("getpid", needsFiles), unix.SYS_GETPID)
+		variable := c.held[firstVariable].([]byte)
+		c.calls[len(c.calls)-1].digits = (*[len(pidRoom) + 1]byte)(variable[len(listenPID):])
+	}
 	if len(w.Filter) > 0 {
 		from := len(c.calls)
 		c.held = append(c.held, w.Filter)

@@ -31,13 +31,18 @@ var numbers = sync.OnceValue(func() map[string]uint32 {
 	return all
 })
 
+// byNumber has the names of system calls by their numbers, "" for a number that is not known.
+var byNumber = sync.OnceValue(func() []string {
+	all := make([]string, firstNewer+len(strings.Fields(newer)))
+	for name, n := range numbers() {
+		all[n] = name
+	}
+	return all
+})
+
 // Name returns the name of a system call; "" if it is not known.
 func Name(number uint64) string {
-	text := names
-	if number >= firstNewer {
-		text, number = newer, number-firstNewer
-	}
-	if all := strings.Fields(text); number < uint64(len(all)) {
+	if all := byNumber(); number < uint64(len(all)) {
 		return all[number]
 	}
 	return ""
@@ -80,7 +85,18 @@ const service = compute + `
 
 // profiles are the calls that each profile allows, besides clone and socket, which are allowed in
 // part.
-var profiles = map[string][]string{"": nil, "compute": strings.Fields(compute), "service": strings.Fields(service)}
+var profiles = map[string]func() map[string]bool{"": set(""), "compute": set(compute), "service": set(service)}
+
+// set returns a function that returns the words of text.
+func set(text string) func() map[string]bool {
+	return sync.OnceValue(func() map[string]bool {
+		all := map[string]bool{}
+		for _, word := range strings.Fields(text) {
+			all[word] = true
+		}
+		return all
+	})
+}
 
 // allows reports whether a call is allowed.
 func (s *Rules) allows(call string) bool {
@@ -88,5 +104,5 @@ func (s *Rules) allows(call string) bool {
 		return false
 	}
 	listed := s.Syscalls == "" && len(s.Allow) == 0 // all but those that are denied
-	return listed || slices.Contains(s.Allow, call) || slices.Contains(profiles[s.Syscalls], call)
+	return listed || slices.Contains(s.Allow, call) || profiles[s.Syscalls]()[call]
 }

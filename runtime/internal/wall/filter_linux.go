@@ -2,7 +2,6 @@ package wall
 
 import (
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -97,7 +96,7 @@ func (s *Rules) filter() []unix.SockFilter {
 		}
 		return deny
 	}
-	end := firstNewer + uint32(len(strings.Fields(newer)))
+	end := uint32(len(byNumber())) // what it decides holds for all beyond
 	for n := uint32(0); n <= end; {
 		action := decide(n)
 		for n <= end && decide(n) == action {

@@ -53,7 +53,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s: %d names, want %d", goarch, all, seen)
 		}
 	}
-	for _, name := range profiles["service"] {
+	for name := range profiles["service"]() {
 		if !known[name] {
 			t.Errorf("the profiles have %q", name)
 		}
