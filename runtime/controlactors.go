@@ -30,7 +30,7 @@ func newActorRow(path string, state State, i actors.ActorInfo) actorRow {
 	return actorRow{Summary: i.Summary, Path: path, State: state, PID: i.PID, Queue: i.Queue, Oldest: i.Oldest.Seconds(), Processed: i.Processed, Failures: i.Failures}
 }
 
-// actors lists the actors of the master's tree.
+// actors lists the actors of the master's tree, and those of the quarantines of pools.
 func (c *controlHandler) actors() []actorRow {
 	rows := []actorRow{}
 	c.Snapshot().walk("", func(path string, t Tree) {
@@ -40,6 +40,11 @@ func (c *controlHandler) actors() []actorRow {
 			rows = append(rows, row)
 		}
 	})
+	for _, i := range c.actorSystem().Actors() {
+		if _, name, _ := strings.Cut(i.PID, "/"); i.Kind == guardKind { // after the address
+			rows = append(rows, newActorRow(name, StateRunning, i))
+		}
+	}
 	return rows
 }
 

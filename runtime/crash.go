@@ -50,6 +50,11 @@ type CrashReport struct {
 	Traces []string   `json:"traces,omitempty"`
 	Spans  []LostSpan `json:"spans,omitempty"`
 
+	// Serving are the requests that a worker was serving by [Worker.Serve], oldest first, at most
+	// 64; More is how many more there were.
+	Serving []ServedRequest `json:"serving,omitempty"`
+	More    int             `json:"serving_more,omitempty"`
+
 	// Usage is what the process used in the minute before, every 10 s: nothing of one that lived
 	// for less.
 	Usage []Usage `json:"usage,omitempty"`
@@ -148,6 +153,16 @@ func (r CrashReport) String() string {
 	}
 	if len(r.Traces) > 0 {
 		row("traces", "%s", strings.Join(r.Traces, " "))
+	}
+	for _, s := range r.Serving {
+		trace := ""
+		if s.Trace != "" {
+			trace = ", trace " + s.Trace
+		}
+		row("serving", "%q for %v%s", s.Key, s.Age.Round(time.Millisecond), trace)
+	}
+	if r.More > 0 {
+		row("serving", "%d more", r.More)
 	}
 	for _, s := range r.Spans {
 		row("span", "%s, open for %v, trace %s", s.Name, r.Time.Sub(s.Start).Round(time.Millisecond), s.Trace)

@@ -46,6 +46,7 @@ func reports() map[string]CrashReport {
 			Dump: "panic: boom\n\ngoroutine 7 [running]:\nmain.main.func1()\n\t/src/main.go:7 +0x25\n", Cut: 1200,
 			Conns: []ListenerConns{{"http", 3, 1}},
 			Asked: []string{"web/0/echo"}, Traces: []string{"4bf92f3577b34da6a3ce929d0e0e4736"},
+			Serving: []ServedRequest{{"GET /cart\x1b[2J", 1002 * time.Millisecond, "4bf92f3577b34da6a3ce929d0e0e4736"}, {"POST /order", 20 * time.Millisecond, ""}}, More: 3,
 			Spans:  []LostSpan{{"GET /cart\x1b[2J", at.Add(-time.Second), "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"}},
 			Usage:  []Usage{{at.Add(-12 * time.Second), 10 << 20, 4 * time.Second, 12}, {at.Add(-2 * time.Second), 900 << 20, 13 * time.Second, 14}},
 			Cgroup: "/shop/web: memory.events max 12, memory.events oom_kill 1", Build: "abc/def", Core: "/cores/core.4711",

@@ -47,6 +47,7 @@ type poolDriver struct {
 	stopTime   atomic.Int64 // how long a worker may take at the end of the pool, in ns; 0 = pool.Shutdown
 	generation atomic.Int64 // the generation that all slots have, or are to get
 
+	guard      *requestGuard          // of its requests; nil = none
 	autoscaled atomic.Pointer[string] // what the tree says of Pool.Autoscale
 	scaler     sync.WaitGroup         // the goroutine of it
 
@@ -96,6 +97,7 @@ func newPoolDriver(parts poolParts, kind *poolKind, path string, p Pool) *poolDr
 		workers: map[pool.WorkerSeq]*poolWorker{}, slots: map[int]*poolSlot{}, pendingAnswers: map[pool.EffectKind][]chan<- pool.Effect{},
 		failedInRoll: map[pool.WorkerSeq]*poolWorker{}, supervisorSet: make(chan struct{}), gone: make(chan struct{}),
 	}
+	c.guard = newRequestGuard(p.Poison, path, c.log)
 	c.misfit = make(chan struct{})
 	c.setMisfit = sync.OnceFunc(func() { close(c.misfit) })
 	c.alive, c.endAlive = context.WithCancel(context.Background())

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/asynkron/protoactor-go/actor"
+
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -25,6 +27,7 @@ func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (su
 		Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff,
 		StopTogether: !g.pool.StopInOrder && !g.pool.OTP, StartTogether: g.pool.startTogether(), Persist: g.pool.persists(),
 	}
+	endGuard := c.showGuard(ctx)
 	g.pools.add(c)
 	var before <-chan struct{}
 	for _, slot := range c.firstSlots() {
@@ -38,17 +41,32 @@ func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (su
 	if err != nil {
 		c.step(pool.Event{Kind: pool.Stop})
 		<-c.gone
+		endGuard()
 		g.pools.remove(c)
 		c.depart(slog.LevelDebug) // the supervisor logs why
 		return nil, err
 	}
-	p := &poolInstance{pools: g.pools, driver: c, stopped: g.parts.stops.add(g.path, c.stopsIn()), sup: inst.(*supervisor.Supervisor), done: make(chan struct{})}
+	p := &poolInstance{pools: g.pools, driver: c, stopped: g.parts.stops.add(g.path, c.stopsIn()), sup: inst.(*supervisor.Supervisor), endGuard: endGuard, done: make(chan struct{})}
 	c.setSupervisor(p.sup)
 	if g.pool.Autoscale.Max > 0 {
 		c.scaler.Go(c.autoscale) // ends with the pool
 	}
 	go p.awaitEnd() // ends with the pool
 	return p, nil
+}
+
+// showGuard shows the pool's quarantine to operators, as an actor, until end is called.
+func (c *poolDriver) showGuard(ctx context.Context) (end func()) {
+	if c.guard == nil {
+		return func() {}
+	}
+	system := c.children.system
+	pid, err := system.Spawn(ctx, c.path+"/"+guardKind, func() actor.Actor { return c.guard })
+	if err != nil {
+		c.log.Warn("the quarantine of a pool's requests cannot be shown", "pool", c.path, "err", err)
+		return func() {}
+	}
+	return func() { _ = system.Stop(context.Background(), pid) } // it has nothing to do
 }
 
 // poolInstance is a running pool. It has ended when its supervisor and every worker have ended,
@@ -58,6 +76,7 @@ type poolInstance struct {
 	pools         *pools
 	driver        *poolDriver
 	sup           *supervisor.Supervisor
+	endGuard      func()
 	done          chan struct{}
 	once          sync.Once
 	stopped       func() // tells the stop plan that it has ended
@@ -69,6 +88,7 @@ func (p *poolInstance) awaitEnd() {
 	p.driver.step(pool.Event{Kind: pool.Stop})
 	<-p.driver.gone
 	p.driver.scaler.Wait()
+	p.endGuard()
 	p.stopped()
 	p.pools.remove(p.driver)
 	p.once.Do(func() {}) // a later Stop has no effect

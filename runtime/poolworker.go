@@ -11,6 +11,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/handover"
+	"github.com/coppice-go/coppice/runtime/internal/inflight"
 	"github.com/coppice-go/coppice/runtime/internal/liveness"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
@@ -50,6 +51,7 @@ type poolWorker struct {
 	hello     childproto.Hello
 	config    *fdipc.Handle          // a long configuration for a process; sendHello's
 	telemetry tracing.ChildTelemetry // ended by finish, or by launch if there is no backend
+	serving   *inflight.Table        // of its requests; nil = none. Closed by finish
 
 	assigned atomic.Pointer[assignment] // its place in the pool; a spare's changes once
 
@@ -377,7 +379,9 @@ func (w *poolWorker) introduce(ctx context.Context) (err error) {
 	defer close(w.attached)
 	if !w.takenOver {
 		// The hello comes first, because the others may send frames to a worker that they know.
-		err = w.sendHello(ctx)
+		if err = w.sendHello(ctx); err == nil {
+			w.sendGuard(ctx)
+		}
 	}
 	return errors.Join(err, w.driver.children.attach(w))
 }
@@ -521,10 +525,12 @@ func (w *poolWorker) finish() {
 		At: time.Now(), PID: w.backend.pid(), Type: w.reason.Kind.String(), Reason: w.reason.String(), Process: w.self().Process(),
 	})
 	c.lifecycle.KeepServed(w.name(), at...)
+	requests := w.endGuard(end.exit)
 	if isCrash(w.reason, end.exit) {
 		r := had.report(w.identity(), string(w.hello.Role), w.reason, end.exit, at)
 		r.Ready, r.Build = childproto.IsClosed(w.ready), w.gen.build
 		w.backend.fillReport(&r)
+		r.served(requests)
 		c.crashes.report(r)
 	}
 	c.children.remove(w)

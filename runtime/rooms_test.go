@@ -23,7 +23,7 @@ import (
 var rooms = map[string][]string{
 	"autoscale":    nil,
 	"cgroup":       nil,
-	"child":        {"childproto", "declaration", "httpdrain", "memfile", "pool", "process", "stacks", "telemetry"},
+	"child":        {"childproto", "declaration", "httpdrain", "inflight", "memfile", "pool", "process", "stacks", "telemetry"},
 	"childproto":   {"declaration", "stacks"},
 	"control":      nil,
 	"declaration":  nil,
@@ -31,6 +31,7 @@ var rooms = map[string][]string{
 	"history":      nil,
 	"httpdrain":    nil,
 	"image":        {"mark"},
+	"inflight":     nil,
 	"liveness":     {"childproto"},
 	"logqueue":     {"queue"},
 	"mark":         nil,
@@ -98,7 +99,7 @@ const maxCircle = 8
 var (
 	apiFiles = []string{
 		"alone.go", "autoscale.go", "config.go", "control.go", "crash.go", "crashfiles.go", "environment.go", "errors.go", "exit.go", "file.go", "hosts.go", "identity.go", "invalid.go",
-		"listener.go", "listenerinfo.go", "liveness.go", "nesting.go", "output.go", "event.go", "ready.go", "recycle.go", "resources.go", "sandbox.go",
+		"listener.go", "listenerinfo.go", "liveness.go", "nesting.go", "output.go", "event.go", "poison.go", "ready.go", "recycle.go", "resources.go", "sandbox.go",
 		"service.go", "spec.go", "status.go", "stopping.go", "tickets.go", "worker.go",
 	}
 	// specFiles have the parsed tree, and what a worker asks the master for its state by.

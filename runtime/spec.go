@@ -155,6 +155,8 @@ type Pool struct {
 	// number stays.
 	Autoscale Autoscale
 
+	Poison Poison // the requests that kill workers are refused; zero = none is
+
 	Recycle   Recycle        // which workers are replaced for having done their share; zero = none
 	ScaleDown ScaleDownOrder // which workers go when the pool is scaled down; the youngest by default
 

@@ -141,6 +141,7 @@ func (p Pool) validate(bad reportInvalid, path string) {
 		bad(path, "MaxParallelStarts", p.MaxParallelStarts, "is negative")
 	}
 	p.Recycle.validate(bad, path)
+	p.Poison.validate(bad, path)
 	p.Autoscale.validate(bad, path, p.Size)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)
 	if p.Shutdown != supervisor.BrutalKill {

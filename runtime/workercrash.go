@@ -2,10 +2,13 @@ package coppice
 
 import (
 	"context"
+	"encoding/hex"
 	"slices"
+	"strings"
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor/registry"
+	"github.com/coppice-go/coppice/runtime/internal/inflight"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -43,6 +46,21 @@ func crashContextOf(id int, address string, system *actors.System, sockets *regi
 		}
 	}
 	return b
+}
+
+// maxServing is how many requests a report has.
+const maxServing = 64
+
+// served adds what the worker was serving.
+func (r *CrashReport) served(requests []inflight.Served) {
+	for _, q := range requests[:min(len(requests), maxServing)] {
+		s := ServedRequest{Key: strings.ToValidUTF8(q.Key, "?"), Age: max(0, r.Time.Sub(q.Began))}
+		if q.Trace != [16]byte{} {
+			s.Trace = hex.EncodeToString(q.Trace[:])
+		}
+		r.Serving = append(r.Serving, s)
+	}
+	r.More = len(requests) - len(r.Serving)
 }
 
 // report returns the report of the crash of a worker, which still lacks what its backend adds.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/inflight"
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -71,6 +72,8 @@ func (w *poolWorker) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 			h.Unwell = supervisor.Cut(h.Unwell)
 			w.heartbeats.Record(h)
 		})
+	case f.Kind == childproto.FrameGuardedKey:
+		err = childproto.Handle(f, func(k childproto.GuardedKey) { w.driver.guard.told(w, k) })
 	case f.Kind == childproto.FrameStacks:
 		err = childproto.Handle(f, func(s childproto.StacksFrame) {
 			s.Text = s.Text[:min(len(s.Text), stacks.Max)]
@@ -146,6 +149,65 @@ func (w *poolWorker) sendHello(ctx context.Context) (err error) {
 		hello.ConfigSize, hello.Config = len(hello.Config), nil
 	}
 	return w.conn.Send(ctx, childproto.NewFrame(childproto.FrameHello, hello, handles...))
+}
+
+// sendGuard gives a worker that is a process the table of its requests, and the keys that it is to
+// refuse. Without them it works as well.
+func (w *poolWorker) sendGuard(ctx context.Context) {
+	if !w.driver.kind.ofConfig || w.backend.pid() == 0 {
+		return
+	}
+	table, f, err := inflight.New()
+	if err == nil {
+		var h *fdipc.Handle
+		if h, err = fdipc.HandleOf(f); err != nil {
+			_ = f.Close() // a file in memory
+		} else if err = w.conn.Send(ctx, childproto.NewFrame(childproto.FrameGuard, childproto.GuardFrame{}, h)); err != nil {
+			_ = h.Close()
+		}
+		w.serving = table
+	}
+	if err != nil {
+		w.driver.log.Debug("a worker has no table of its requests", "name", w.name(), "err", err)
+		return
+	}
+	w.driver.guard.join(w)
+}
+
+// endGuard returns the requests that the worker was serving when it ended, the oldest first.
+func (w *poolWorker) endGuard(exit Exit) (requests []inflight.Served) {
+	if w.serving == nil {
+		return nil
+	}
+	requests = w.serving.Read()
+	slices.SortFunc(requests, func(a, b inflight.Served) int { return a.Began.Compare(b.Began) })
+	var died []inflight.Served
+	if w.diedOfItself(exit) {
+		died = slices.DeleteFunc(slices.Clone(requests), func(r inflight.Served) bool {
+			return w.hung.Load() == nil && time.Since(r.Began) >= harmlessAfter
+		})
+	}
+	w.driver.guard.left(w, w.reason.String(), died)
+	w.serving.Close()
+	w.serving = nil
+	return requests
+}
+
+// servesFor is for requestGuard, until endGuard.
+func (w *poolWorker) servesFor(key string) time.Duration {
+	for _, r := range w.serving.Read() {
+		if r.Key == key {
+			return time.Since(r.Began)
+		}
+	}
+	return 0
+}
+
+// diedOfItself reports whether the worker ended by what ran in it: not because it was asked to, nor
+// killed for something else.
+func (w *poolWorker) diedOfItself(exit Exit) bool {
+	itself := slices.Contains([]KillReason{"", KilledMemory, KilledHung, KilledCall}, exit.Killed)
+	return itself && !w.reason.IsNormal() && (!w.killedOutside || exit.OOM != "")
 }
 
 // sendOrReplace sends a frame that the worker must get, without waiting. If the worker reads so

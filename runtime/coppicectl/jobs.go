@@ -17,7 +17,8 @@ import (
 
 // jobsPool is a pool of jobs: what the actor of its queue shows.
 type jobsPool struct {
-	Pool  string          `json:"pool"`
+	Pool  string `json:"pool"`
+	actor string
 	State json.RawMessage `json:"state"`
 	jobsState
 }
@@ -53,6 +54,11 @@ func (p jobsPool) MarshalJSON() ([]byte, error) {
 
 // jobs returns the pools of jobs, or the one of that name.
 func (t *tree) jobs(ctx context.Context, names []string) ([]jobsPool, error) {
+	return t.pools(ctx, names, "jobs")
+}
+
+// pools returns the pools that have an actor of one of the kinds, or the one of that name.
+func (t *tree) pools(ctx context.Context, names []string, kinds ...string) ([]jobsPool, error) {
 	var actors []struct{ Path, Kind string }
 	if err := t.get(ctx, "actors", nil, &actors); err != nil {
 		return nil, err
@@ -60,14 +66,14 @@ func (t *tree) jobs(ctx context.Context, names []string) ([]jobsPool, error) {
 	pools, known := []jobsPool{}, []string{}
 	for _, a := range actors {
 		name := path.Dir(a.Path)
-		if a.Kind != "jobs" {
+		if !slices.Contains(kinds, a.Kind) {
 			continue
 		}
 		if known = append(known, name); len(names) > 0 && names[0] != name {
 			continue
 		}
 		var answer struct{ Value json.RawMessage }
-		p := jobsPool{Pool: name}
+		p := jobsPool{Pool: name, actor: a.Path}
 		if err := t.get(ctx, "actors/state", url.Values{"actor": {a.Path}}, &answer); err != nil {
 			return nil, err
 		}
@@ -90,10 +96,10 @@ func (c *command) jobsCommands(root *cobra.Command) {
 		}
 		return err
 	})
-	group := &cobra.Command{Use: "quarantine", Short: "Show or release the keys of calls that killed workers"}
+	group := &cobra.Command{Use: "quarantine", Short: "Show or release the keys of calls and requests that killed workers"}
 	root.AddCommand(group)
 	c.add(group, "list [POOL]", "List the keys that are quarantined, or were", cobra.MaximumNArgs(1), func(ctx context.Context, t *tree, args []string) error {
-		pools, err := t.jobs(ctx, args)
+		pools, err := t.pools(ctx, args, kindsOfQuarantine...)
 		if err != nil {
 			return err
 		}
@@ -112,34 +118,42 @@ func (c *command) jobsCommands(root *cobra.Command) {
 		c.printValue(all, func() []string { return quarantineText(c.view(), pools) })
 		return nil
 	})
-	c.add(group, "release KEY [POOL]", "Let the calls of a key run again, in the pool, or in each that has it quarantined", cobra.RangeArgs(1, 2), func(ctx context.Context, t *tree, args []string) error {
-		pools, err := t.jobs(ctx, args[1:])
-		if err != nil {
-			return err
-		}
-		having := func(key string) []jobsPool {
-			return slices.DeleteFunc(slices.Clone(pools), func(p jobsPool) bool {
-				return !slices.ContainsFunc(p.Quarantine, func(k quarantinedKey) bool { return k.Key == key && !k.Released })
-			})
-		}
-		key, with := args[0], having(args[0])
-		if unquoted, err := strconv.Unquote(key); err == nil && len(with) == 0 { // as list shows it
-			key, with = unquoted, having(unquoted)
-		}
-		if len(with) == 0 {
-			return fail(codeFailed, "coppicectl quarantine list has the keys", "key %q is not quarantined", args[0])
-		}
-		for _, p := range with {
-			if !c.json() {
-				fmt.Fprint(c.out, clean(p.Pool), ": ")
-			}
-			if err := c.write(ctx, t, "actors/operate", url.Values{"actor": {p.Pool + "/queue"}, "do": {"release"}, "what": {key}}); err != nil {
+	for do, short := range map[string]string{
+		"release": "Let the calls and requests of a key run again, in the pool, or in each that has it quarantined",
+		"forget":  "Remove all that is known of a key, in the pool, or in each that knows it",
+	} {
+		c.add(group, do+" KEY [POOL]", short, cobra.RangeArgs(1, 2), func(ctx context.Context, t *tree, args []string) error {
+			pools, err := t.pools(ctx, args[1:], kindsOfQuarantine...)
+			if err != nil {
 				return err
 			}
-		}
-		return nil
-	})
+			having := func(key string) []jobsPool {
+				return slices.DeleteFunc(slices.Clone(pools), func(p jobsPool) bool {
+					return !slices.ContainsFunc(p.Quarantine, func(k quarantinedKey) bool { return k.Key == key && (do == "forget" || !k.Released) })
+				})
+			}
+			key, with := args[0], having(args[0])
+			if unquoted, err := strconv.Unquote(key); err == nil && len(with) == 0 { // as list shows it
+				key, with = unquoted, having(unquoted)
+			}
+			if len(with) == 0 {
+				return fail(codeFailed, "coppicectl quarantine list has the keys", "key %q is not quarantined", args[0])
+			}
+			for _, p := range with {
+				if !c.json() {
+					fmt.Fprint(c.out, clean(p.Pool), ": ")
+				}
+				if err := c.write(ctx, t, "actors/operate", url.Values{"actor": {p.actor}, "do": {do}, "what": {key}}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
 }
+
+// kindsOfQuarantine are the kinds of actors that have quarantined keys.
+var kindsOfQuarantine = []string{"jobs", "quarantine"}
 
 // jobsText renders the pools, and then what their workers run.
 func jobsText(v view, pools []jobsPool) []string {

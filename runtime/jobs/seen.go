@@ -93,12 +93,19 @@ func (q *queueActor) Summary() actors.Summary {
 	return actors.Summary{Kind: "jobs", Text: text}
 }
 
-// Operate is for [actors.Operator]: "release" ends the quarantine of a key.
+// Operate is for [actors.Operator]: "release" ends the quarantine of a key, "forget" removes its
+// entry too.
 func (q *queueActor) Operate(do, key string) error {
-	if do != "release" {
-		return fmt.Errorf("jobs: a queue does not %q: it can release a key", do)
+	found := false
+	switch do {
+	case "release":
+		found = q.release(key)
+	case "forget":
+		found = q.forget(key)
+	default:
+		return fmt.Errorf("jobs: a queue does not %q: it can release or forget a key", do)
 	}
-	if !q.release(key) {
+	if !found {
 		return fmt.Errorf("jobs: key %q is not quarantined", key)
 	}
 	return nil

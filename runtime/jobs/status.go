@@ -79,6 +79,13 @@ func (q *queueActor) release(key string) bool {
 	return q.rules.Quarantine() != nil && q.rules.Quarantine().Release(time.Since(q.began), key)
 }
 
+// forget removes what is known of a key.
+func (q *queueActor) forget(key string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.rules.Quarantine() != nil && q.rules.Quarantine().Forget(time.Since(q.began), key)
+}
+
 // entry returns what is known of a key that is quarantined.
 func (q *queueActor) entry(key string) (quarantine.Entry, bool) {
 	q.mu.Lock()

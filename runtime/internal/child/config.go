@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/coppice-go/coppice/netactor"
@@ -53,4 +54,6 @@ type Program struct {
 	Prepare func(context.Context) error // called before the worker has a slot; nil = nothing
 	Run     func(context.Context) error
 	Check   func(context.Context) error // nil = no check
+
+	RequestKey func(*http.Request) string // nil = method and path
 }

@@ -15,7 +15,7 @@ func (s *Session) DrainOf(server *http.Server, conf *tls.Config) *httpdrain.Drai
 	defer s.serverMu.Unlock()
 	d := s.servers[server]
 	if d == nil {
-		d = httpdrain.New(server, conf, tracing.ConnContext, s.countForcedEarly, s.CountRequests)
+		d = httpdrain.New(server, conf, tracing.ConnContext, s.countForcedEarly, s.CountRequests, &s.gate)
 		s.servers[server] = d
 	}
 	d.Retain()

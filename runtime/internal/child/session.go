@@ -62,6 +62,7 @@ type Session struct {
 	netListeners *listen.Listeners    // of a worker
 	dispatcher   *dispatch.Dispatcher // of the listener process
 
+	gate     requestGate // of the requests of servers
 	serverMu sync.Mutex
 	servers  map[*http.Server]*httpdrain.Drain // the servers that Worker.Serve serves
 
@@ -100,6 +101,7 @@ func New(cfg Config) *Session {
 		hello: make(chan receivedHello, 1), equipped: make(chan struct{}),
 		servers: map[*http.Server]*httpdrain.Drain{},
 	}
+	s.gate.tell = func(k childproto.GuardedKey) { _ = s.conn.TrySend(childproto.NewFrame(childproto.FrameGuardedKey, k)) } // what is lost is told again
 	s.orphanDrain.Store(int64(cfg.OrphanDrain))
 	s.spare.assigned = make(chan childproto.AssignFrame, 1)
 	s.ctx, s.stop = context.WithCancelCause(context.Background())
@@ -173,6 +175,8 @@ func (s *Session) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		err = childproto.Handle(f, s.assign)
 	case f.Kind == childproto.FrameHeartbeat:
 		err = childproto.Handle(f, s.answerHeartbeat)
+	case f.Kind == childproto.FrameGuard:
+		err = s.gate.receive(f)
 	case f.Kind == childproto.FrameStacks:
 		err = childproto.Handle(f, func(q childproto.StacksFrame) {
 			if q.Profile != "" {
@@ -394,6 +398,7 @@ func (s *Session) checkHello() (life func() childproto.ExitNotice, err error) {
 			return nil, fmt.Errorf("coppice: this program has no pool %s, which its master has: it has %s. A worker finds its function by "+
 				"the path of its pool, which must be the same in every process", w.Path, declaration.Children(s.cfg.Tree))
 		}
+		s.gate.key = s.program.RequestKey
 		return s.work, nil
 	}
 	return nil, fmt.Errorf("coppice: role %q is not known to this release", w.Role)

@@ -41,7 +41,7 @@ func maxPayload(kind fdipc.Kind) int {
 
 // OwnKind reports whether this package declares frames of kind k.
 func OwnKind(k fdipc.Kind) bool {
-	return k >= FrameHello && k <= FrameDeclaration || k == FrameSpans || k == FrameMetrics
+	return k >= FrameHello && k <= FrameGuardedKey || k == FrameSpans || k == FrameMetrics
 }
 
 // WithinBounds returns an error for a frame of an own kind whose payload is too long.

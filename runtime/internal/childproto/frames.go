@@ -72,6 +72,8 @@ const (
 	FrameLinkLost                               // child: a link ended that it did not close
 	FrameForcedConns                            // child: its drain is over, and how many connections it cut
 	FrameDeclaration                            // child, before it runs user code: its program declares another tree than the hello names
+	FrameGuard                                  // master, to a worker: which requests it refuses; the first has the table of its requests, as the one handle
+	FrameGuardedKey                             // child: what has become of requests with a key of a FrameGuard
 
 	// The child's telemetry, a frame for each kind of payload; see PayloadFrame.
 	FrameSpans   fdipc.Kind = 0x50 // child: finished spans
@@ -205,6 +207,19 @@ type LinkLostFrame struct {
 	Link  uint64
 	Short bool   `json:",omitempty"`
 	Why   string `json:",omitempty"`
+}
+
+// GuardFrame says which keys of requests killed workers, in place of an earlier one.
+type GuardFrame struct{ Keys []GuardedKey }
+
+// GuardedKey is a key that was in flight when a worker died.
+type GuardedKey struct {
+	Key    []byte
+	Refuse bool   `json:",omitempty"` // master: requests with it are refused
+	Probe  uint64 `json:",omitempty"` // master: but for one, if no earlier frame had this number
+
+	Answered bool   `json:",omitempty"` // child: a request with it was answered
+	Refused  uint64 `json:",omitempty"` // child: requests refused since it said so last
 }
 
 // HeartbeatFrame is a question of the master, and the child's answer to it.

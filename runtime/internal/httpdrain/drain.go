@@ -25,6 +25,7 @@ type Drain struct {
 	inner    http.Handler
 	force    func(n int) // counts connections that are closed without an answer
 	count    func(n int) // counts requests
+	gate     Gate
 	goaway   goaway
 	draining atomic.Bool
 	parking  atomic.Bool // a movable connection goes on elsewhere: its client need not be told
@@ -50,6 +51,16 @@ type fields struct {
 	tlsConfig    *tls.Config
 }
 
+// A Gate judges requests before their handler sees them. Its methods may be called by any
+// goroutine; they must not block.
+type Gate interface {
+	// Begin notes a request and returns a number for End, or why the request is refused.
+	Begin(r *http.Request) (n int, refused string)
+
+	// End is called when the handler has returned, or panicked.
+	End(n int)
+}
+
 // connKey is the context key under which a request finds its connection.
 type connKey struct{}
 
@@ -57,9 +68,9 @@ type connKey struct{}
 // last Release. The user's hooks are called as before. conf, if not nil, stands for s.TLSConfig,
 // and connContext for an s.ConnContext that is nil. force and count are called for connections
 // that are closed without an answer, and for requests, on any goroutine; they must not block.
-func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net.Conn) context.Context, force, count func(n int)) *Drain {
+func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net.Conn) context.Context, force, count func(n int), gate Gate) *Drain {
 	d := &Drain{
-		inner: s.Handler, force: force, count: count, conns: map[net.Conn]*http.ConnState{}, empty: make(chan struct{}, 1),
+		inner: s.Handler, force: force, count: count, gate: gate, conns: map[net.Conn]*http.ConnState{}, empty: make(chan struct{}, 1),
 		server: s, before: fields{s.Handler, s.ConnState, s.ConnContext, s.TLSNextProto, s.TLSConfig}, ended: make(chan struct{}, 1),
 	}
 	if d.inner == nil {
@@ -159,12 +170,22 @@ func (d *Drain) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	defer d.count(1) // also when the handler panics
 	if !d.draining.Load() || d.parking.Load() && parks(r) {
-		d.inner.ServeHTTP(rw, r)
+		d.serve(rw, r)
 		return
 	}
 	rw, last := closing(rw)
-	d.inner.ServeHTTP(rw, r)
+	d.serve(rw, r)
 	last.mark() // for a handler that has written nothing
+}
+
+func (d *Drain) serve(rw http.ResponseWriter, r *http.Request) {
+	n, refused := d.gate.Begin(r)
+	if refused != "" {
+		http.Error(rw, refused, http.StatusServiceUnavailable)
+		return
+	}
+	defer d.gate.End(n)
+	d.inner.ServeHTTP(rw, r)
 }
 
 // movable is a connection that can go on elsewhere between two requests: see

@@ -20,7 +20,7 @@ import (
 func drained(t *testing.T, h http.Handler, http2 bool) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
-	d := httpdrain.New(s.Config, nil, nil, func(int) {}, func(int) {})
+	d := httpdrain.New(s.Config, nil, nil, func(int) {}, func(int) {}, unguarded{})
 	d.Begin(false)
 	if s.EnableHTTP2 = http2; http2 {
 		s.StartTLS()
@@ -174,3 +174,9 @@ func TestAnswersOfDrainHTTP2(t *testing.T) {
 		t.Errorf("%v %q without %v", resp.Proto, b, missing)
 	}
 }
+
+// unguarded refuses no request.
+type unguarded struct{}
+
+func (unguarded) Begin(*http.Request) (int, string) { return 0, "" }
+func (unguarded) End(int)                           {}

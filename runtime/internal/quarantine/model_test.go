@@ -297,3 +297,45 @@ func TestFalsePositives(t *testing.T) {
 		t.Errorf("%d innocent keys quarantined, bound %.1f", quarantined, bound)
 	}
 }
+
+// TestOneCause: while one key is the cause of all deaths, no other is quarantined, however many run
+// beside it, again and again, and however few are answered: none explains the deaths better.
+func TestOneCause(t *testing.T) {
+	const guilty = "guilty"
+	most := 0
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		s := New(Config{Interval: time.Minute, Deaths: 2 + r.IntN(2)})
+		keys, answers := 1+r.IntN(30), r.IntN(4)
+		workers := make([][]string, 1+r.IntN(4))
+		now, deaths := Time(0), 0
+		for range 2_000 {
+			now += time.Duration(r.IntN(1_000)) * time.Millisecond
+			w := &workers[r.IntN(len(workers))]
+			key := "innocent " + strconv.Itoa(r.IntN(keys))
+			switch n := r.IntN(100); {
+			case n == 0:
+				if key = guilty; s.Admit(now, key) != Refuse {
+					s.Died(now, "", append(*w, key)...)
+					*w = nil
+					if e, _ := s.Entry(now, guilty); e.Since == 0 {
+						deaths++
+					}
+				}
+			case n < 10*answers && len(*w) > 0:
+				i := r.IntN(len(*w))
+				s.Answered(now, (*w)[i])
+				*w = slices.Delete(*w, i, i+1)
+			case len(*w) < 20 && s.Admit(now, key) != Refuse:
+				*w = append(*w, key)
+			}
+			for _, e := range s.List(now) {
+				if e.Key != guilty {
+					t.Fatalf("seed %d: %+v", seed, e)
+				}
+			}
+		}
+		most = max(most, deaths)
+	}
+	t.Logf("at most %d deaths until it was quarantined", most)
+}

@@ -109,6 +109,29 @@ func (s *State) Admit(now Time, key string) Verdict {
 	return Alone
 }
 
+// Guarded returns for each key that is quarantined or suspected whether [State.Admit] would let a
+// call of it run as any other. It is for a caller whose calls are admitted by others: they refuse
+// what must not run, ask Admit from time to time whether one may, and say what they refused.
+func (s *State) Guarded(now Time) map[string]bool {
+	passes := map[string]bool{}
+	for key, n := range s.suspicions {
+		passes[key] = n < s.cfg.Deaths
+	}
+	for key := range s.entries {
+		if e := s.entry(now, key); e != nil && !e.Released {
+			passes[key] = false
+		}
+	}
+	return passes
+}
+
+// Refused says that so many calls of key were refused of which Admit did not know.
+func (s *State) Refused(now Time, key string, n int) {
+	if e := s.entry(now, key); e != nil {
+		e.Refused += n
+	}
+}
+
 // Answered says that a call has ended and its worker lives: with an answer, an error or a panic. It
 // releases the key. It returns the keys that are quarantined because this one is cleared.
 func (s *State) Answered(now Time, key string) []string {
@@ -168,6 +191,14 @@ func (s *State) Release(now Time, key string) bool {
 	}
 	e.Released = true
 	return true
+}
+
+// Forget removes all that is known of key, and reports whether it had an entry.
+func (s *State) Forget(now Time, key string) bool {
+	s.Release(now, key)
+	_, found := s.entries[key]
+	delete(s.entries, key)
+	return found
 }
 
 // List returns the entries, sorted by key.

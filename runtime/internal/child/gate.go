@@ -1,0 +1,137 @@
+package child
+
+import (
+	"encoding/hex"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/inflight"
+)
+
+// requestGate notes the requests of a worker's servers in a table that outlives the worker, and
+// refuses those whose keys killed workers. While no key is suspected it compares a pointer.
+type requestGate struct {
+	key  func(*http.Request) string // set before the first request; nil = method and path
+	tell func(childproto.GuardedKey)
+
+	table atomic.Pointer[inflight.Table]
+	keys  atomic.Pointer[map[string]*guardedKey] // nil = none
+}
+
+type guardedKey struct {
+	childproto.GuardedKey
+	probed   atomic.Uint64 // the newest probe that was used
+	answered atomic.Bool   // the master knows
+	refused  atomic.Uint64 // requests of which the master does not know
+	toldAt   atomic.Int64  // Unix time in nanoseconds
+}
+
+// refusal is the text of a refused request. It does not have the key: that is the client's.
+const refusal = "requests like this one have killed the processes that served them, and are refused for a while"
+
+// tellEvery is how often the master is told of refused requests, and so asked for a probe.
+const tellEvery = int64(time.Second)
+
+// receive takes a FrameGuard.
+func (g *requestGate) receive(f *fdipc.Frame) error {
+	if len(f.Handles) == 1 {
+		file, err := f.Handles[0].File()
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		table, err := inflight.Open(file)
+		if err != nil {
+			return err
+		}
+		g.table.Store(table)
+	}
+	return childproto.Handle(f, func(f childproto.GuardFrame) {
+		if len(f.Keys) == 0 {
+			g.keys.Store(nil)
+			return
+		}
+		keys := make(map[string]*guardedKey, len(f.Keys))
+		for _, k := range f.Keys {
+			keys[string(k.Key)] = &guardedKey{GuardedKey: k}
+		}
+		if before := g.keys.Load(); before != nil {
+			for name, k := range keys {
+				if b := (*before)[name]; b != nil {
+					k.probed.Store(b.probed.Load())
+					k.refused.Store(b.refused.Load())
+				}
+			}
+		}
+		g.keys.Store(&keys)
+	})
+}
+
+// Begin is for httpdrain.Gate.
+func (g *requestGate) Begin(r *http.Request) (n int, refused string) {
+	t := g.table.Load()
+	if t == nil {
+		return inflight.None, ""
+	}
+	method, path := r.Method, r.URL.Path
+	if g.key != nil {
+		if method, path = "", g.key(r); path == "" {
+			return inflight.None, ""
+		}
+	}
+	var b [inflight.MaxKey]byte
+	key := inflight.AppendKey(b[:0], method, path)
+	if keys := g.keys.Load(); keys != nil {
+		if k := (*keys)[string(key)]; k != nil && k.Refuse && !k.takeProbe() {
+			g.refuse(k)
+			return inflight.None, refusal
+		}
+	}
+	return t.Begin(key, traceOf(r), time.Now()), ""
+}
+
+// takeProbe reports whether a request may be the probe.
+func (k *guardedKey) takeProbe() bool {
+	used := k.probed.Load()
+	return k.Probe > used && k.probed.CompareAndSwap(used, k.Probe)
+}
+
+func (g *requestGate) refuse(k *guardedKey) {
+	k.refused.Add(1)
+	now, told := time.Now().UnixNano(), k.toldAt.Load()
+	if now-told >= tellEvery && k.toldAt.CompareAndSwap(told, now) {
+		g.tell(childproto.GuardedKey{Key: k.Key, Refused: k.refused.Swap(0)})
+	}
+}
+
+// End is for httpdrain.Gate.
+func (g *requestGate) End(n int) {
+	if n == inflight.None {
+		return
+	}
+	t := g.table.Load()
+	if keys := g.keys.Load(); keys != nil {
+		if k := (*keys)[string(t.Key(n))]; k != nil && k.answered.CompareAndSwap(false, true) {
+			g.tell(childproto.GuardedKey{Key: k.Key, Answered: true})
+		}
+	}
+	t.End(n)
+}
+
+// traceOf returns the ID of the trace that the client has begun (traceparent of W3C Trace Context),
+// or of the connection's.
+func traceOf(r *http.Request) (id [16]byte) {
+	if h := r.Header["Traceparent"]; len(h) == 1 && len(h[0]) >= 35 {
+		var text [32]byte
+		copy(text[:], h[0][3:35])
+		if _, err := hex.Decode(id[:], text[:]); err == nil {
+			return id
+		}
+	}
+	return trace.SpanContextFromContext(r.Context()).TraceID()
+}

@@ -1,0 +1,3 @@
+// Package inflight has the table of the requests that a worker is serving, in memory that it shares
+// with its master: when the worker is killed, the master reads there what it was serving.
+package inflight

@@ -1,0 +1,91 @@
+package inflight
+
+import (
+	"encoding/binary"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestTable: what has begun and not ended is read through another mapping of the file.
+func TestTable(t *testing.T) {
+	master, f, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	worker, err := Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer worker.Close()
+	if err := f.Truncate(0); err == nil {
+		t.Error("the file can be made shorter")
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 1000 {
+				n := worker.Begin([]byte("GET /innocent"), [16]byte{}, time.Now())
+				if string(worker.Key(n)) != "GET /innocent" {
+					t.Errorf("request %d is %q", n, worker.Key(n))
+				}
+				worker.End(n)
+			}
+		})
+	}
+	all.Wait()
+	began := time.Unix(5, 6)
+	worker.Begin([]byte("GET /poison"), [16]byte{7}, began)
+	got := master.Read()
+	if len(got) != 1 || got[0] != (Served{"GET /poison", began, [16]byte{7}}) {
+		t.Errorf("read %v", got)
+	}
+	for range slots - 1 {
+		if worker.Begin([]byte("x"), [16]byte{}, began) == None {
+			t.Fatal("the table is full too early")
+		}
+	}
+	if n := worker.Begin([]byte("x"), [16]byte{}, began); n != None {
+		t.Errorf("request %d has a slot", n)
+	}
+	for n := range slots { // what a worker may have written
+		binary.NativeEndian.PutUint16(worker.mem[n*slotSize+4:], 0xffff)
+	}
+	for _, r := range master.Read() {
+		if len(r.Key) > MaxKey {
+			t.Fatalf("a key of %d bytes", len(r.Key))
+		}
+	}
+	worker.End(0)
+	allocs := testing.AllocsPerRun(100, func() {
+		var b [MaxKey]byte
+		worker.End(worker.Begin(AppendKey(b[:0], "GET", "/poison"), [16]byte{}, began))
+	})
+	if allocs != 0 {
+		t.Errorf("%v allocations", allocs)
+	}
+}
+
+// TestKey: a key is what it is of, and a long one differs by its hash.
+func TestKey(t *testing.T) {
+	key := func(method, path string) string { return string(AppendKey(make([]byte, 0, MaxKey), method, path)) }
+	if got := key("GET", "/a b"); got != "GET /a b" {
+		t.Error(got)
+	}
+	if got := key("", "tenant 7"); got != "tenant 7" {
+		t.Error(got)
+	}
+	long := "/" + strings.Repeat("x", 300)
+	one, two := key("GET", long+"1"), key("GET", long+"2")
+	if one == two || len(one) != MaxKey || one[:MaxKey-17] != two[:MaxKey-17] {
+		t.Errorf("%q\n%q", one, two)
+	}
+	if got := key(strings.Repeat("M", 4000), "/"); len(got) > MaxKey {
+		t.Errorf("%d bytes", len(got))
+	}
+}

@@ -1,0 +1,196 @@
+package coppice_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// curedVar is a file that, once it is there, keeps the poison from killing.
+const curedVar = "COPPICE_TEST_CURED"
+
+func init() {
+	trees["poisoned"] = func() coppice.Config {
+		cfg := pool(2, func(ctx context.Context, w *coppice.Worker) error {
+			ln, err := w.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			mux := http.NewServeMux()
+			mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "ok") })
+			mux.HandleFunc("/held/", func(rw http.ResponseWriter, r *http.Request) {
+				rw.Header().Set("Pid", strconv.Itoa(os.Getpid()))
+				rw.WriteHeader(http.StatusOK)
+				_ = http.NewResponseController(rw).Flush() // the client knows that it is in flight
+				<-r.Context().Done()
+			})
+			mux.HandleFunc("/poison", func(http.ResponseWriter, *http.Request) {
+				if _, err := os.Stat(os.Getenv(curedVar)); err != nil {
+					os.Exit(3)
+				}
+			})
+			return w.Serve(ctx, ln, &http.Server{Handler: mux})
+		})
+		web := cfg.Children[0].(coppice.Pool)
+		web.Intensity = supervisor.Intensity{Max: 100, Period: time.Hour}
+		web.Poison = coppice.Poison{Deaths: 2, Probe: time.Millisecond}
+		cfg.Children[0] = web
+		cfg.Hooks.Crash = crashed.add
+		return cfg
+	}
+}
+
+// visit makes a request on a connection of its own; status 0 means that it was cut.
+func (p *runningTree) visit(path string) (status int, text string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), runtimetest.Patience)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Listeners()[0].Addr.String()+path, nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Do(r)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body) // what there is
+	return resp.StatusCode, string(b)
+}
+
+// hold begins a request that is in flight until its worker ends, whose pid it returns.
+func (p *runningTree) hold(path string) (pid int) {
+	p.t.Helper()
+	resp, err := http.Get("http://" + p.Listeners()[0].Addr.String() + "/held" + path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = resp.Body.Close() })
+	if resp.StatusCode != http.StatusOK {
+		p.t.Errorf("%s: %s", path, resp.Status)
+	}
+	pid, _ = strconv.Atoi(resp.Header.Get("Pid")) // 0 is seen
+	return pid
+}
+
+type quarantinedKey struct {
+	Key             string
+	Released        bool
+	Deaths, Refused int
+}
+
+// quarantined returns the keys of the pool's quarantine.
+func (p *runningTree) quarantined() []quarantinedKey {
+	p.t.Helper()
+	state, err := p.System().Inspect(p.t.Context(), "web/quarantine")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var all struct{ Quarantine json.RawMessage }
+	if err := json.Unmarshal(state.Value, &all); err != nil {
+		p.t.Fatal(err)
+	}
+	var keys []quarantinedKey
+	if err := json.Unmarshal(all.Quarantine, &keys); err != nil {
+		p.t.Fatal(err)
+	}
+	return keys
+}
+
+// TestPoisonRequest: a request that kills its workers is refused after two deaths by all workers,
+// and nothing that was in flight beside it is. When it kills no longer, a probe releases it.
+func TestPoisonRequest(t *testing.T) {
+	crashed.ch = make(chan coppice.CrashReport, 100)
+	cured := filepath.Join(t.TempDir(), "cured")
+	t.Setenv(curedVar, cured)
+	p := startTree(t, "poisoned")
+	deaths := 0
+	poison := func() (refused bool) {
+		for i := range 4 { // beside it, in both workers
+			p.hold(fmt.Sprintf("/%d/%d", deaths, i))
+		}
+		switch status, text := p.visit("/poison"); status {
+		case 0: // it was let through
+			deaths++
+			r := crashed.await(t)
+			if r.Serving[0].Key == "GET /poison" || !slices.ContainsFunc(r.Serving, func(s coppice.ServedRequest) bool { return s.Key == "GET /poison" }) {
+				t.Errorf("it was serving %v", r.Serving)
+			}
+		case http.StatusServiceUnavailable:
+			if !strings.Contains(text, "have killed the processes") {
+				t.Errorf("refused: %q", text)
+			}
+			return true
+		default:
+			t.Fatalf("status %d: %s", status, text)
+		}
+		return false
+	}
+	for !poison() { // the worker that has it may not have heard yet
+		if deaths > 20 {
+			t.Fatal("it is not refused")
+		}
+		if status, text := p.visit("/"); status != http.StatusOK {
+			t.Errorf("/: %d %s", status, text)
+		}
+	}
+	keys := p.quarantined()
+	if len(keys) != 1 || keys[0].Key != "GET /poison" || keys[0].Released || keys[0].Deaths != deaths || deaths < 2 {
+		t.Errorf("after %d deaths the quarantine has %+v", deaths, keys)
+	}
+	p.hold("/0/0") // it was in flight in a death, and is not refused
+	if err := os.WriteFile(cured, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runtimetest.Eventually(t, "a probe is answered", func() bool { status, _ := p.visit("/poison"); return status == http.StatusOK })
+	runtimetest.Eventually(t, "it is released", func() bool { return p.quarantined()[0].Released })
+	runtimetest.Eventually(t, "it is served by all workers", func() bool {
+		for range 4 {
+			if status, _ := p.visit("/poison"); status != http.StatusOK {
+				return false
+			}
+		}
+		return true
+	})
+	if err := p.System().Operate(t.Context(), "web/quarantine", "forget", "GET /poison"); err != nil || len(p.quarantined()) != 0 {
+		t.Errorf("forgotten: %v, %v", p.quarantined(), err)
+	}
+	if err := p.System().Operate(t.Context(), "web/quarantine", "release", "GET /poison"); err == nil {
+		t.Error("what is not quarantined is released")
+	}
+}
+
+// TestServingSurvivesKill: what a worker was serving is known after a kill -9 from outside, which
+// makes nothing suspect.
+func TestServingSurvivesKill(t *testing.T) {
+	crashed.ch = make(chan coppice.CrashReport, 100)
+	p := startTree(t, "poisoned")
+	for i := range 3 { // twice a worker of the same key at least
+		pid := p.hold("/a")
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(i, err)
+		}
+		r := crashed.await(t)
+		if len(r.Serving) != 1 || r.Serving[0].Key != "GET /held/a" || r.Serving[0].Age < 0 || r.PID != pid {
+			t.Errorf("process %d, not %d, was serving %+v", r.PID, pid, r.Serving)
+		}
+	}
+	if status, text := p.visit("/"); status != http.StatusOK || len(p.quarantined()) != 0 {
+		t.Errorf("%d %s, and quarantined is %v", status, text, p.quarantined())
+	}
+}
