@@ -32,7 +32,7 @@ type story struct {
 
 // stories are all, in the order of the usage text. A new one is a new file, and a line
 // here.
-var stories = []story{hang, leak, crashLoop, reload, badReload, scale, spare, recycle, autoscale}
+var stories = []story{hang, leak, crashLoop, reload, badReload, scale, spare, recycle, autoscale, poison}
 
 func main() {
 	var s *story
@@ -175,11 +175,14 @@ func (t *teller) until(words ...string) error {
 	}
 }
 
-// get asks the service. An answer that does not come is part of some stories.
-func (t *teller) get(path string) {
+// get asks the service, and returns the status of the answer. An answer that does not come, 0, is
+// part of some stories.
+func (t *teller) get(path string) (status int) {
 	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := c.Get("http://" + t.Listeners()[0].Addr.String() + path)
-	if err == nil {
-		resp.Body.Close()
+	if err != nil {
+		return 0
 	}
+	resp.Body.Close()
+	return resp.StatusCode
 }

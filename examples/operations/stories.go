@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	coppice "github.com/coppice-go/coppice/runtime"
@@ -175,5 +179,47 @@ var autoscale = story{
 			c.Close()
 		}
 		return t.until("scaled (no connection has waited for", "to 2 in", "to 1 in")
+	},
+}
+
+// poison: each GET /crash ends its worker.
+var poison = story{
+	"poison", "a request kills its worker each time: it is refused, and what runs beside it is not",
+	func(p *coppice.Pool) {
+		p.Size, p.Poison = 4, coppice.Poison{Deaths: 2}
+	},
+	func(t *teller) error {
+		var served, cut, refused atomic.Int64
+		beside, stop := context.WithCancel(t.ctx)
+		var clients sync.WaitGroup
+		for range 4 {
+			clients.Go(func() {
+				for beside.Err() == nil {
+					switch t.get("/") {
+					case http.StatusOK:
+						served.Add(1)
+					case http.StatusServiceUnavailable:
+						refused.Add(1)
+					default:
+						cut.Add(1)
+					}
+				}
+			})
+		}
+		t.say("a client asks for what kills its worker, 20 times; four others ask for something else")
+		killed := 0
+		for range 20 {
+			if t.get("/crash") != http.StatusServiceUnavailable {
+				killed++
+			}
+		}
+		stop()
+		clients.Wait()
+		t.say("it has killed %d workers, and was refused %d times; beside it %d requests were served, %d were cut, and %d refused",
+			killed, 20-killed, served.Load(), cut.Load(), refused.Load())
+		if killed > 10 || refused.Load() > 0 || t.get("/") != http.StatusOK {
+			return errors.New("it was not refused, or what ran beside it was")
+		}
+		return nil
 	},
 }
