@@ -43,7 +43,7 @@ var arrows = map[string]struct{ ours, outside []string }{
 		[]string{actorAPI, otelAPI, "golang.org/x/sys"},
 	},
 	"actors/hosts/etcd": {
-		[]string{"actors", "actors/hosts"},
+		[]string{"actors", "actors/hosts", "runtime"},
 		[]string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc"},
 	},
 	"netactor": {
