@@ -185,7 +185,7 @@ var walls = map[string]struct {
 }{
 	"none": {func() coppice.Environment { return coppice.Environment{} }, nil},
 	"files": {func() coppice.Environment {
-		return coppice.Environment{Sandbox: coppice.Sandbox{Write: []string{os.Getenv(fileVar) + "/own"}, Execute: libraries()}}
+		return coppice.Environment{Sandbox: coppice.Sandbox{Read: []string{"/bin"}, Write: []string{os.Getenv(fileVar) + "/own"}, Execute: libraries()}}
 	}, map[string]error{
 		"write outside its paths": unix.EACCES, "truncate": unix.EACCES, "read the master's environ": unix.EACCES, "exec": unix.EACCES,
 		"trace the master": unix.EPERM, "write in its paths": nil, "a path of somebody else's": unix.EACCES,
