@@ -22,8 +22,9 @@
 //     ready worker.
 //   - There are at most as many workers as slots, Surge and Spares together; those that
 //     drain are not counted.
-//   - A roll ends with every slot of the new generation, or every slot of the old one. A
-//     slot whose way back fails keeps its worker until one of the old generation is ready.
+//   - A roll ends with every slot of the new generation, or as many as its share, or every slot
+//     of the old one. A slot whose way back fails keeps its worker until one of the old
+//     generation is ready.
 //   - At most Config.Draining workers drain. Beyond that the one that began first is forced to end.
 //   - After Stop nothing is launched. Gone comes when the last worker has ended.
 package pool

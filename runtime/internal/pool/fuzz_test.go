@@ -20,6 +20,7 @@ type world struct {
 	spares  map[WorkerSeq]bool // launched as spares, not warm
 	alive   []WorkerSeq
 	rolls   int
+	shared  bool // a roll was for a share of the slots
 	scaling bool
 	stopped bool
 	gone    bool
@@ -165,7 +166,9 @@ func (w *world) act(what, which int) {
 		if !w.stopped {
 			w.gen++
 			w.rolls++
-			w.step(Event{Kind: Roll, Gen: w.gen, Back: which == 0})
+			share := max(0, which-8)
+			w.shared = w.shared || share > 0
+			w.step(Event{Kind: Roll, Gen: w.gen, Back: which == 0, Share: share})
 		}
 	case 8:
 		w.step(Event{Kind: Abort})
@@ -256,12 +259,12 @@ func (w *world) rest(t *testing.T) {
 		}
 		settled := w.rolls == 0 && !w.scaling && w.m.s.sparesWanted() <= 0
 		for _, sl := range w.m.s.slots {
-			settled = settled && sl.running && sl.current != 0 && sl.next == 0 && sl.gen == w.m.s.gen && !sl.due
+			settled = settled && sl.running && sl.current != 0 && sl.next == 0 && (sl.gen == w.m.s.gen || w.shared && w.m.s.workers[sl.current].gen == sl.gen) && !sl.due
 		}
 		for _, x := range w.m.s.workers {
 			// A slot whose way back has failed keeps the worker that it has.
 			kept := x.phase == active && w.m.s.slots[x.slot].why == ForBack
-			settled = settled && (x.phase == active || x.phase == spare) && (x.gen == w.m.s.gen || kept)
+			settled = settled && (x.phase == active || x.phase == spare) && (x.gen == w.m.s.gen || kept || w.shared)
 		}
 		if settled {
 			return

@@ -15,7 +15,7 @@ import (
 //	config surge=1 unavailable=0 spares=0 draining=4 recycling=1 remove=youngest retries=0
 //	start 0, cancel 0, stop-slot 0, kill-slot 0  the supervisor, for a slot
 //	warm 1, ready 1, ended 1 [final] [outside] [orderly], due 1  a worker
-//	roll 2 [back], abort, scale 3 [busy 0=5,1=2], added 2 [failed], removed 2
+//	roll 2 [back] [share 1], abort, scale 3 [busy 0=5,1=2], added 2 [failed], removed 2
 //	at 5s                                     the time from now on
 //	tick, stop, kill-all
 //
@@ -108,6 +108,8 @@ func parseEvent(t *testing.T, f []string) Event {
 			ev.KilledOutside = true
 		case "back":
 			ev.Back = true
+		case "share":
+			ev.Share, _ = strconv.Atoi(f[i+1])
 		case "failed":
 			ev.Failed = true
 		case "busy":

@@ -6,6 +6,7 @@ import "slices"
 type roll struct {
 	to     Generation
 	back   bool   // it undoes a roll: to is the generation before
+	share  int    // at most so many slots are to have the generation, unless it goes back; 0 = all
 	answer Effect // Rolled
 }
 
@@ -20,7 +21,16 @@ func (s *State) advance() {
 	if r.back {
 		why = ForBack
 	}
-	open := false
+	partial := r.share > 0 && !r.back
+	open, left := false, len(s.slots)
+	if partial {
+		left = r.share
+		for _, sl := range s.slots {
+			if sl.gen == r.to || sl.replacing != notReplacing {
+				left--
+			}
+		}
+	}
 	// Slots without a ready worker come first: that costs no capacity, and the new
 	// generation may cure them.
 	for _, up := range []bool{false, true} {
@@ -29,17 +39,19 @@ func (s *State) advance() {
 				open = true
 				continue
 			}
-			if sl.gen == r.to || sl.done || sl.removing {
+			if sl.gen == r.to || sl.done || sl.removing || left <= 0 {
 				continue
 			}
 			open = true
-			if sl.ready() == up {
-				s.beginReplace(sl, r.to, why)
+			if sl.ready() == up && s.beginReplace(sl, r.to, why) {
+				left--
 			}
 		}
 	}
 	if !open {
-		s.gen, s.roll = r.to, nil
+		if s.roll = nil; !partial {
+			s.gen = r.to
+		}
 		s.do(r.answer)
 	}
 }

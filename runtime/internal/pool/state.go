@@ -170,7 +170,7 @@ func (s *State) next() {
 		ev := s.waiting[0]
 		s.waiting = s.waiting[1:]
 		if ev.Kind == Roll {
-			s.roll = &roll{to: ev.Gen, back: ev.Back, answer: Effect{Kind: Rolled}}
+			s.roll = &roll{to: ev.Gen, back: ev.Back, share: ev.Share, answer: Effect{Kind: Rolled}}
 			s.advance()
 		} else {
 			s.rescale(ev)

@@ -68,7 +68,8 @@ const (
 	// KilledOutside: something outside the tree killed it. Orderly: it returned without an error.
 	Ended
 	// Roll: replace every worker by one of Gen. Answered by Rolled. Back: it undoes a
-	// roll that has failed in another pool, and does not fail.
+	// roll that has failed in another pool, and does not fail. Share: only so many slots, unless the
+	// roll turns back; 0 = all.
 	Roll
 	// Abort: fail the current roll, or the next one if there is none.
 	Abort
@@ -104,6 +105,7 @@ type Event struct {
 	Worker        WorkerSeq
 	Gen           Generation
 	Size          int
+	Share         int
 	Busy          map[int]int
 	Final         bool
 	Back          bool
