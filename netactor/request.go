@@ -23,6 +23,10 @@ type Worker struct {
 	Slot        int    // its place in the pool, or None
 	Generation  int    // the number of the reload that it belongs to
 	Incarnation int
+
+	// Beside is set in a pool whose generations serve beside each other: those before the newest get
+	// new connections too.
+	Beside bool `json:",omitzero"`
 }
 
 // Request asks for a listening socket, or for a packet socket. It is data: the worker sends it to

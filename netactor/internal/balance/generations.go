@@ -1,6 +1,10 @@
 package balance
 
-import "maps"
+import (
+	"maps"
+
+	"github.com/coppice-go/coppice/netactor"
+)
 
 // poolState is the part that the workers of one pool take in a listener. While a pool is being
 // reloaded, a client that a worker closes with its drain reconnects; a worker of an older
@@ -9,11 +13,20 @@ import "maps"
 // newer worker that is suspended, or at its limit, does not count, nor does one that has claimed
 // nothing since its suspension: it may have listened long before it accepts.
 //
-// Generations of different pools are not compared: pools are reloaded one after the other.
+// Generations of different pools are not compared: pools are reloaded one after the other. Nor are
+// those of workers that say so, for a canary: one is judged beside the other.
 type poolState struct {
 	generations map[int]int // how many workers of a generation take part
 	newest      int
 	able        int // workers of the newest generation that take connections
+}
+
+// rank returns the generation by which w is compared with others of its pool.
+func rank(w netactor.Worker) int {
+	if w.Beside {
+		return 0
+	}
+	return w.Generation
 }
 
 // joinPool counts m, which begins to take part.
@@ -25,7 +38,7 @@ func (b *Balancer) joinPool(m *Membership) {
 		l.pools[w.Pool] = p
 	}
 	m.pool = p
-	p.generations[w.Generation]++
+	p.generations[rank(w)]++
 	b.sortPool(l, p)
 }
 
@@ -33,8 +46,8 @@ func (b *Balancer) joinPool(m *Membership) {
 func (b *Balancer) leavePool(m *Membership) {
 	l, w := m.Listener, m.Worker.Worker
 	p := m.pool
-	if p.generations[w.Generation]--; p.generations[w.Generation] == 0 {
-		delete(p.generations, w.Generation)
+	if p.generations[rank(w)]--; p.generations[rank(w)] == 0 {
+		delete(p.generations, rank(w))
 	}
 	if m.pool = nil; len(p.generations) == 0 {
 		delete(l.pools, w.Pool)
@@ -65,7 +78,7 @@ func (b *Balancer) updatePool(l *ListenerState, p *poolState) {
 
 // outdated reports whether a newer generation of m's pool takes part.
 func (m *Membership) outdated() bool {
-	return m.pool != nil && m.Worker.Worker.Generation < m.pool.newest
+	return m.pool != nil && rank(m.Worker.Worker) < m.pool.newest
 }
 
 // yields reports whether m gets no connections because a newer worker takes them.

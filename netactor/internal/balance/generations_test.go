@@ -108,3 +108,18 @@ func TestBalancerGenerations(t *testing.T) {
 		}
 	})
 }
+
+// TestBalancerBeside: generations that serve beside each other get their turns.
+func TestBalancerBeside(t *testing.T) {
+	d := newDesk(t, wire.Opening{Policy: netactor.RoundRobin}, 0)
+	for id := range uint64(3) {
+		d.joinAs(netactor.Worker{ID: id + 1, Pool: "web", Slot: int(id), Generation: 1 + int(id)/2, Beside: true})
+	}
+	got := map[uint64]int{}
+	for i := range 6 {
+		got[d.accept(fmt.Sprintf("10.0.0.%d:1", i+1))]++
+	}
+	if len(got) != 3 || got[3] != 2 {
+		t.Errorf("the workers got %v", got)
+	}
+}
