@@ -79,7 +79,7 @@ func (rt *Runtime) poolSpec(path string, kind *poolKind, p Pool, up <-chan struc
 		ID: p.Name, Type: supervisor.TypeSupervisor,
 		Start: &poolStarter{pools: rt.pools, path: path, kind: kind, pool: p.complete(), parts: poolParts{
 			log: rt.log, tree: rt.tree, departures: &rt.departures, sizes: &rt.sizes, generations: &rt.generations, children: rt.children, shortages: rt.shortages,
-			backends: rt.backends, lifecycle: rt.lifecycle, crashes: rt.crashes, ending: rt.ending, reload: rt.reload, stopListening: rt.stopListening, orphanDrain: rt.cfg.OrphanDrain, stops: &rt.stops, entry: cmp.Or(rt.cfg.entry, "Start"),
+			backends: rt.backends, lifecycle: rt.lifecycle, crashes: rt.crashes, ending: rt.ending, reload: rt.reload, orders: &rt.orders, stopListening: rt.stopListening, orphanDrain: rt.cfg.OrphanDrain, stops: &rt.stops, entry: cmp.Or(rt.cfg.entry, "Start"),
 			declarations: rt.declarations, misfits: rt.misfits, up: func() bool { return childproto.IsClosed(up) },
 		}},
 	}

@@ -43,6 +43,7 @@ type operated interface {
 	Upgrade(ctx context.Context) error
 	CheckUpgrade(ctx context.Context) (plan []string, err error)
 	Scale(ctx context.Context, pool string, size int) error
+	EndCanary(promote bool) error
 	PauseListener(name string) error
 	ResumeListener(name string) error
 	Describe() string

@@ -50,6 +50,13 @@ func (c *controlHandler) handleWrites(mux *http.ServeMux) {
 	for what, do := range map[string]func(context.Context, string) error{"restart": c.Restart, "stop": c.Stop, "kill": c.Kill} {
 		post(what, func(ctx context.Context, r *http.Request) error { return do(ctx, r.FormValue("process")) })
 	}
+	post("canary", func(_ context.Context, r *http.Request) error {
+		do := r.FormValue("do")
+		if do != "promote" && do != "abort" {
+			return badParameter("do", do, "is neither promote nor abort")
+		}
+		return c.EndCanary(do == "promote")
+	})
 	post("pause", func(_ context.Context, r *http.Request) error { return c.PauseListener(r.FormValue("listener")) })
 	post("resume", func(_ context.Context, r *http.Request) error { return c.ResumeListener(r.FormValue("listener")) })
 	post("actors/operate", func(ctx context.Context, r *http.Request) error {

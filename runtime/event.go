@@ -68,7 +68,7 @@ const (
 	// WorkerDue: it is to be recycled. Why.
 	WorkerDue
 	// PoolReloading, PoolReloaded: the pool rolls to Generation; it has arrived, or gave up. Took,
-	// Err.
+	// Err; Why, if only some slots do.
 	PoolReloading
 	PoolReloaded
 	// PoolScaled: the pool has another size. Size, Took, Err; Why, if Pool.Autoscale changed it.
@@ -84,6 +84,9 @@ const (
 	TreeUpgraded
 	// OperatorAsked: an operator has asked for something by the control endpoint. Why.
 	OperatorAsked
+	// CanaryJudged: a pool's new generation begins to be judged, is held, or there is a verdict. Why:
+	// that, with both generations in numbers.
+	CanaryJudged
 )
 
 var eventKinds = [...]string{
@@ -91,7 +94,7 @@ var eventKinds = [...]string{
 	"leaked", "leak ended", "noted", "up", "gave up", "down", "goes on over its budget",
 	"starting", "failed", "replaced", "spare ready", "draining", "drain cut", "drained", "due",
 	"reloading", "reloaded", "scaled",
-	"tree reloading", "tree reloaded", "tree upgrading", "tree upgraded", "asked by an operator",
+	"tree reloading", "tree reloaded", "tree upgrading", "tree upgraded", "asked by an operator", "canary",
 }
 
 // String returns the kind in words.
@@ -155,7 +158,7 @@ func (e Event) String() string {
 		fmt.Fprintf(&b, " (%s)", e.Why)
 	}
 	switch e.Kind {
-	case WorkerStarting, PoolReloading, TreeReloading:
+	case WorkerStarting, PoolReloading, TreeReloading, CanaryJudged:
 		fmt.Fprintf(&b, ", generation %d", e.Generation)
 	case PoolReloaded, TreeReloaded:
 		fmt.Fprintf(&b, ", generation %d, in %v", e.Generation, e.Took.Round(time.Millisecond))
@@ -243,7 +246,7 @@ func (e Event) MarshalJSON() ([]byte, error) {
 // do not tell at Info, and each change once.
 func (e Event) level() slog.Level {
 	switch e.Kind {
-	case WorkerReplaced, SpareReady, DrainCut, WorkerDue, PoolScaled:
+	case WorkerReplaced, SpareReady, DrainCut, WorkerDue, PoolScaled, CanaryJudged:
 		return slog.LevelInfo
 	case WorkerDrained:
 		if e.Why != pool.ForStop.String() { // otherwise its supervisor has stopped it, and says so

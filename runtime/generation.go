@@ -23,6 +23,7 @@ type generation struct {
 	// environ is the master's environment as the generation began, after Config.Load. It is the
 	// environment of replacements too, whatever the master sets later.
 	environ []string
+	parent  *generation  // whose program and environment it has again; nil = its own
 	uses    atomic.Int32 // number of holds; the release of the last closes exe and bulk
 
 	bulkMu sync.Mutex
@@ -80,7 +81,11 @@ func (g *generation) hold() *generation {
 
 func (g *generation) release() {
 	if g.uses.Add(-1) == 0 {
-		_ = g.exe.Close() // a file that was only read
+		if g.parent != nil {
+			g.parent.release()
+		} else {
+			_ = g.exe.Close() // a file that was only read
+		}
 		if g.bulk != nil {
 			_ = g.bulk.Close()
 		}
@@ -157,6 +162,17 @@ func (gs *generations) prepare(exe *executable, config []byte) *generation {
 	defer gs.mu.Unlock()
 	gs.last++
 	gs.next = newGeneration(gs.last, exe, config)
+	return gs.next
+}
+
+// again makes the next generation from the program, the configuration and the environment of an
+// earlier one, of which the caller has a hold.
+func (gs *generations) again(g *generation) *generation {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	gs.last++
+	gs.next = &generation{number: gs.last, exe: g.exe, config: g.config, build: g.build, environ: g.environ, parent: g.hold()}
+	gs.next.uses.Store(1)
 	return gs.next
 }
 

@@ -51,6 +51,7 @@ func (p Pool) complete() Pool {
 	}
 	p.Recycle = p.Recycle.complete()
 	p.Autoscale = p.Autoscale.complete()
+	p.Canary = p.Canary.complete()
 	p.Rollout = p.Rollout.complete(p.Size)
 	return p
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/canary"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/runtime/internal/telemetry"
@@ -29,20 +30,22 @@ type poolDriver struct {
 	alive    context.Context // ends with the pool: starts under way are given up
 	endAlive context.CancelFunc
 
-	mu             sync.Mutex
-	rules          *pool.State
-	effects        []func() // to be performed, in order
-	performing     bool     // a goroutine performs them
-	workers        map[pool.WorkerSeq]*poolWorker
-	slots          map[int]*poolSlot
-	pendingAnswers map[pool.EffectKind][]chan<- pool.Effect // Rolled and Scaled, in the order asked
-	timer          *time.Timer
-	sup            *supervisor.Supervisor         // nil until it is up
-	pendingNotes   []poolNote                     // what happened before sup was set
-	rolling        int                            // the generation of the roll under way; 0 = none
-	failedInRoll   map[pool.WorkerSeq]*poolWorker // workers of rolling that have ended: one of them may be why it fails
-	scaleErr       error                          // why the latest slot that was added did not come up
-	holds          uint64                         // times that recycling was held back
+	mu              sync.Mutex
+	rules           *pool.State
+	effects         []func() // to be performed, in order
+	performing      bool     // a goroutine performs them
+	workers         map[pool.WorkerSeq]*poolWorker
+	slots           map[int]*poolSlot
+	pendingAnswers  map[pool.EffectKind][]chan<- pool.Effect // Rolled and Scaled, in the order asked
+	timer           *time.Timer
+	sup             *supervisor.Supervisor         // nil until it is up
+	pendingNotes    []poolNote                     // what happened before sup was set
+	deaths          map[int]int                    // crashes of the workers of a generation
+	generationBegan time.Time                      // of now
+	rolling         int                            // the generation of the roll under way; 0 = none
+	failedInRoll    map[pool.WorkerSeq]*poolWorker // workers of rolling that have ended: one of them may be why it fails
+	scaleErr        error                          // why the latest slot that was added did not come up
+	holds           uint64                         // times that recycling was held back
 
 	stopTime   atomic.Int64 // how long a worker may take at the end of the pool, in ns; 0 = pool.Shutdown
 	generation atomic.Int64 // the generation that all slots have, or are to get
@@ -50,6 +53,10 @@ type poolDriver struct {
 	guard      *requestGuard          // of its requests; nil = none
 	autoscaled atomic.Pointer[string] // what the tree says of Pool.Autoscale
 	scaler     sync.WaitGroup         // the goroutine of it
+
+	judging  atomic.Bool                 // the workers are asked for figures
+	judged   atomic.Pointer[string]      // what the tree says of Pool.Canary
+	baseline atomic.Pointer[canary.Side] // what the generation before served beside the one of now; nil if that was not judged
 
 	supervisorSet chan struct{} // closed when sup is set
 	misfit        chan struct{} // closed when the start of a slot is tried again because of a misfit
@@ -69,8 +76,9 @@ type poolParts struct {
 	backends      *backends
 	lifecycle     *telemetry.Lifecycle // nil when neither spans nor metrics are on
 	crashes       *crashQueue
-	ending        func() bool           // reports whether the tree is ending
-	reload        chan struct{}         // Runtime.reload
+	ending        func() bool   // reports whether the tree is ending
+	reload        chan struct{} // Runtime.reload
+	orders        *canaryOrders
 	stopListening func(context.Context) // Runtime.stopListening
 	orphanDrain   time.Duration         // Config.OrphanDrain
 	stops         *stopPlan
@@ -93,7 +101,7 @@ func (n poolNote) publish(sup *supervisor.Supervisor) {
 
 func newPoolDriver(parts poolParts, kind *poolKind, path string, p Pool) *poolDriver {
 	c := &poolDriver{
-		poolParts: parts, kind: kind, path: path, pool: p, began: time.Now(),
+		poolParts: parts, kind: kind, path: path, pool: p, began: time.Now(), deaths: map[int]int{}, generationBegan: time.Now(),
 		workers: map[pool.WorkerSeq]*poolWorker{}, slots: map[int]*poolSlot{}, pendingAnswers: map[pool.EffectKind][]chan<- pool.Effect{},
 		failedInRoll: map[pool.WorkerSeq]*poolWorker{}, supervisorSet: make(chan struct{}), gone: make(chan struct{}),
 	}
@@ -488,6 +496,7 @@ func (c *poolDriver) helloFor(w *poolWorker) childproto.Hello {
 	if c.kind.ofConfig {
 		h.Path, h.Function, h.Requests = c.path, c.pool.Function, c.pool.Recycle.requestLimit(w.slot, c.size())
 		live := c.pool.Liveness.defaults()
+		h.Figures = c.pool.Canary.Slots > 0
 		h.Restart, h.HealthPath, h.HealthTimeout = c.pool.Restart, live.Path, live.Timeout
 	}
 	if w.slot != pool.Spare {

@@ -12,8 +12,8 @@ import (
 )
 
 // roll rolls a pool to a generation. back marks the way back from a failed roll, which goes as far
-// as it can.
-func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
+// as it can. share is how many slots are to have the generation, 0 = all.
+func (c *poolDriver) roll(ctx context.Context, to int, back bool, share int) error {
 	select { // a pool that is starting has no slots to roll, unless its generation cannot start
 	case <-c.supervisorSet:
 	case <-c.misfit:
@@ -22,20 +22,29 @@ func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 		return &ReloadError{Identity: Identity{Generation: to}, Err: fmt.Errorf("%w, while pool %s was starting", context.Cause(ctx), c.path)}
 	}
 	began := time.Now()
-	c.note(pool.Spare, Event{Kind: PoolReloading, Identity: Identity{Generation: to}})
+	why := ""
+	if share > 0 {
+		why = fmt.Sprintf("canary, %d of %d slots", share, c.size())
+	}
+	c.note(pool.Spare, Event{Kind: PoolReloading, Identity: Identity{Generation: to}, Why: why})
 	if !back {
 		c.keepFailures(to)
 		defer c.keepFailures(0)
 	}
 	var awaited string
-	e, _ := c.query(ctx, pool.Event{Kind: pool.Roll, Gen: pool.Generation(to), Back: back}, pool.Rolled, func() {
+	e, _ := c.query(ctx, pool.Event{Kind: pool.Roll, Gen: pool.Generation(to), Back: back, Share: share}, pool.Rolled, func() {
 		awaited = c.awaited(to)
 		c.step(pool.Event{Kind: pool.Abort})
 	})
 	var err error
 	switch e.Result {
 	case pool.Done:
-		c.generation.Store(int64(to))
+		if share == 0 {
+			c.generation.Store(int64(to))
+			c.mu.Lock()
+			c.deaths, c.generationBegan = map[int]int{to: c.deaths[to]}, time.Now()
+			c.mu.Unlock()
+		}
 	case pool.Failed:
 		err = c.rollError(e, to)
 	case pool.Cancelled:
@@ -43,7 +52,7 @@ func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 	case pool.Stopped:
 		err = &ReloadError{Identity: Identity{Generation: to}, Err: fmt.Errorf("pool %s: %w", c.path, ErrStopping)}
 	}
-	c.note(pool.Spare, Event{Kind: PoolReloaded, Identity: Identity{Generation: to}, Took: time.Since(began), Err: err})
+	c.note(pool.Spare, Event{Kind: PoolReloaded, Identity: Identity{Generation: to}, Why: why, Took: time.Since(began), Err: err})
 	return err
 }
 

@@ -155,7 +155,7 @@ func (w *poolWorker) run() {
 			if w.takenOver {
 				<-c.children.inherited.ended // it is not heard before
 			}
-			w.watch(c.kind.heartbeat(c.pool), &w.heartbeats, c.log, w.self())
+			w.watch(c.kind.heartbeat(c.pool), &w.heartbeats, &c.judging, c.log, w.self())
 			w.finish()
 		}
 		w.reportExit()
@@ -527,6 +527,9 @@ func (w *poolWorker) finish() {
 	c.lifecycle.KeepServed(w.name(), at...)
 	requests := w.endGuard(end.exit)
 	if isCrash(w.reason, end.exit) {
+		c.mu.Lock()
+		c.deaths[w.gen.number]++
+		c.mu.Unlock()
 		r := had.report(w.identity(), string(w.hello.Role), w.reason, end.exit, at)
 		r.Ready, r.Build = childproto.IsClosed(w.ready), w.gen.build
 		w.backend.fillReport(&r)

@@ -44,6 +44,9 @@ import (
 // other pool has shown that the generation works, Reload waits for the restarted pool, for at most
 // the pool's StartTimeout.
 //
+// A pool with a [Canary] tries the new generation in some slots first, and Reload waits for its
+// verdict. With Canary.Watch the tree goes back by itself later, by another reload.
+//
 // The end of ctx ends the reload in the same way. A reload waits for another that is under way.
 // When the tree is about to end, the error wraps [ErrStopping].
 func (rt *Runtime) Reload(ctx context.Context) (err error) {
@@ -77,8 +80,15 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 		_ = exe.Close() // a file that was only read
 		return fmt.Errorf("coppice: reload: %w", ErrStopping)
 	}
+	rt.stopWatch()
+	before := rt.generations.use(rt.generations.now())
 	generation = rt.generations.prepare(exe, config).number
-	return rt.reloadTo(ctx, generation, program, nil)
+	if err := rt.reloadTo(ctx, generation, program, nil, true); err != nil {
+		before.release()
+		return err
+	}
+	rt.watchReload(before, generation)
+	return nil
 }
 
 // tellReloaded tells the end of a reload, after what led to it.
@@ -92,14 +102,14 @@ func (rt *Runtime) tellReloaded(began time.Time, generation int, err error) {
 }
 
 // reloadTo brings the next generation, which runs program, to the workers, as a part of under,
-// which may be nil.
-func (rt *Runtime) reloadTo(ctx context.Context, to int, program string, under *telemetry.Operation) (err error) {
+// which may be nil. canaries is whether pools try it first, as their Canary says.
+func (rt *Runtime) reloadTo(ctx context.Context, to int, program string, under *telemetry.Operation, canaries bool) (err error) {
 	began, from := time.Now(), rt.generations.now()
 	rt.events.Put(Event{Time: time.Now(), Kind: TreeReloading, Identity: Identity{Generation: to}})
 	rt.log.Info("reloading", "generation", to, "program", program)
 	op := rt.lifecycle.BeginOperation(tracing.SpanReload, "", under, tracing.KeyReloadFrom.Int(from), tracing.KeyReloadTo.Int(to))
 	defer func() { op.End(err) }()
-	err = rt.rollAll(ctx, from, to)
+	err = rt.rollAll(ctx, from, to, canaries)
 	if err == nil && rt.ending() { // there was no pool left to roll
 		err = &ReloadError{Identity: Identity{Generation: to}, Err: ErrStopping}
 	}
@@ -111,7 +121,7 @@ func (rt *Runtime) reloadTo(ctx context.Context, to int, program string, under *
 	sizes := rt.declarations.reloaded(from, to)
 	// A pool that started during the reload has the old generation.
 	for _, c := range rt.behind(to, nil) {
-		if late := c.roll(ctx, to, false); !errors.Is(late, ErrStopping) {
+		if late := c.roll(ctx, to, false, 0); !errors.Is(late, ErrStopping) {
 			err = errors.Join(err, late)
 		}
 	}
@@ -154,7 +164,7 @@ func (rt *Runtime) resize(ctx context.Context, c declaration.Change) error {
 }
 
 // rollAll rolls every pool to generation to, or all back to from.
-func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
+func (rt *Runtime) rollAll(ctx context.Context, from, to int, canaries bool) error {
 	var rolled []*poolDriver
 	var lost gaveUpPools
 	for {
@@ -168,7 +178,11 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 			return nil
 		default:
 			c := behind[0]
-			err = c.roll(ctx, to, false)
+			if canaries {
+				err = c.rollOut(ctx, from, to)
+			} else {
+				err = c.roll(ctx, to, false, 0)
+			}
 			rolled = append(rolled, c)
 			// A pool that ends during the reload does not fail it: the pool gave up because of old
 			// workers, or its group is restarted. Its replacement still has the old generation.
@@ -196,7 +210,7 @@ func (rt *Runtime) rollBack(ctx context.Context, rolled []*poolDriver, from, to 
 		if int(c.generation.Load()) != to {
 			continue // it was not reached, or has gone back already
 		}
-		if back := c.roll(context.WithoutCancel(ctx), from, true); back != nil && !errors.Is(back, ErrStopping) {
+		if back := c.roll(context.WithoutCancel(ctx), from, true, 0); back != nil && !errors.Is(back, ErrStopping) {
 			err = errors.Join(err, back)
 		}
 	}

@@ -22,9 +22,10 @@ import (
 // rooms are the packages below runtime/internal, and for each the rooms that it imports.
 var rooms = map[string][]string{
 	"autoscale":    nil,
+	"canary":       nil,
 	"cgroup":       nil,
-	"child":        {"childproto", "declaration", "httpdrain", "inflight", "memfile", "pool", "process", "stacks", "telemetry"},
-	"childproto":   {"declaration", "stacks"},
+	"child":        {"canary", "childproto", "declaration", "httpdrain", "inflight", "memfile", "pool", "process", "stacks", "telemetry"},
+	"childproto":   {"canary", "declaration", "stacks"},
 	"control":      nil,
 	"declaration":  nil,
 	"handover":     {"childproto", "declaration", "pool", "process", "telemetry"},
@@ -32,7 +33,7 @@ var rooms = map[string][]string{
 	"httpdrain":    nil,
 	"image":        {"mark"},
 	"inflight":     nil,
-	"liveness":     {"childproto"},
+	"liveness":     {"canary", "childproto"},
 	"logqueue":     {"queue"},
 	"mark":         nil,
 	"memfile":      nil,
@@ -98,7 +99,7 @@ const maxCircle = 8
 // reported of a tree. They use types of each other, of specFiles and of compositionFiles alone.
 var (
 	apiFiles = []string{
-		"alone.go", "autoscale.go", "config.go", "control.go", "crash.go", "crashfiles.go", "environment.go", "errors.go", "exit.go", "file.go", "hosts.go", "identity.go", "invalid.go",
+		"alone.go", "autoscale.go", "canary.go", "config.go", "control.go", "crash.go", "crashfiles.go", "environment.go", "errors.go", "exit.go", "file.go", "hosts.go", "identity.go", "invalid.go",
 		"listener.go", "listenerinfo.go", "liveness.go", "nesting.go", "output.go", "event.go", "poison.go", "ready.go", "recycle.go", "resources.go", "sandbox.go",
 		"service.go", "spec.go", "status.go", "stopping.go", "tickets.go", "worker.go",
 	}

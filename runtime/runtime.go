@@ -43,6 +43,8 @@ type Runtime struct {
 	funcStates   funcStates
 	departures   departures
 	reload       chan struct{} // holds one token while a reload goes on
+	orders       canaryOrders
+	endWatch     atomic.Pointer[context.CancelCauseFunc] // of the latest reload
 	output       *queue.Queue[output.Line]
 	shortages    *retries // starts that lack something
 	misfits      *retries // starts of workers whose program cannot be what it was

@@ -73,6 +73,9 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 			if says := c.autoscaled.Load(); says != nil {
 				t.Autoscale = *says
 			}
+			if says := c.judged.Load(); says != nil {
+				t.Canary = *says
+			}
 		}
 	}
 	if found := rt.root.find(path); found != nil {

@@ -151,6 +151,10 @@ type Pool struct {
 
 	Rollout Rollout // how a reload or a recycling goes through the slots
 
+	// Canary tries a new generation beside the old one in a reload; zero = every slot gets it at
+	// once.
+	Canary Canary
+
 	// Autoscale changes the number of workers by how long connections wait for one; zero = the
 	// number stays.
 	Autoscale Autoscale

@@ -34,6 +34,14 @@ func TestBadSpecs(t *testing.T) {
 		}}, []string{
 			`child "a": Autoscale.Wait -1ns`, `child "a": Autoscale.Calm -1ns`, `child "a": Autoscale.Min 5`, `child "b": Autoscale.Max 0`, `child "c": Autoscale.Max 5000`, `child "d": Size 5`,
 		}},
+		{"a canary", coppice.Config{Children: []coppice.ChildSpec{
+			coppice.Pool{Name: "a", Worker: fn, Size: 2, Canary: coppice.Canary{Slots: 2, For: -1, Watch: -1, Requests: -2, Crashes: -1, Errors: 2, Slower: 0.5, Memory: -1}},
+			coppice.Pool{Name: "b", Worker: fn, Canary: coppice.Canary{Watch: time.Hour}},
+			coppice.Pool{Name: "c", Worker: fn, Size: 2, Canary: coppice.Canary{Slots: 1}, Liveness: coppice.Liveness{Every: coppice.None}},
+		}}, []string{
+			`child "a": Canary.Slots 2`, `child "a": Canary.For -1ns`, `child "a": Canary.Watch -1ns`, `child "a": Canary.Requests -2`, `child "a": Canary.Crashes -1`, `child "a": Canary.Errors 2`,
+			`child "a": Canary.Slower 0.5`, `child "a": Canary.Memory -1`, `child "b": Canary.Slots 0`, `child "c": Canary.Slots 1: needs a heartbeat`,
+		}},
 		{"nil function", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web"}}}, []string{`child "web": Worker`}},
 		{"twice", coppice.Config{Children: []coppice.ChildSpec{ok, ok}}, []string{`child "web": Name "web": is the name of a sibling`}},
 		{"no name", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Worker: fn}}}, []string{`Children[0].Name`}},

@@ -26,6 +26,9 @@ type Tree struct {
 	Budget   int    `json:"budget,omitempty"`
 	Used     int    `json:"used,omitempty"`
 
+	// Of a pool whose new generation is judged: both in numbers.
+	Canary string `json:"canary,omitempty"`
+
 	// Of a pool with an Autoscale: its bounds, what it does now and why, and its last change.
 	Autoscale string `json:"autoscale,omitempty"`
 
@@ -130,8 +133,10 @@ func (t Tree) draw(b *strings.Builder, first, rest string) {
 	if t.Strategy != "" {
 		fmt.Fprintf(b, " %s, %d of %d restarts left", t.Strategy, t.Budget-t.Used, t.Budget)
 	}
-	if t.Autoscale != "" {
-		b.WriteString(", " + t.Autoscale)
+	for _, says := range []string{t.Canary, t.Autoscale} {
+		if says != "" {
+			b.WriteString(", " + says)
+		}
 	}
 	for i, l := range t.Listeners {
 		if i > 0 || t.Strategy != "" {

@@ -51,6 +51,7 @@ func (rt *Runtime) upgrade(ctx context.Context) (err error) {
 	case rt.reload <- struct{}{}:
 		got()
 		defer func() { <-rt.reload }()
+		rt.stopWatch()
 	case <-ctx.Done():
 		return &UpgradeError{"wait", fmt.Errorf("a reload is under way: %w", ctx.Err())}
 	case <-rt.ended:

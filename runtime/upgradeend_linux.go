@@ -120,7 +120,7 @@ func (rt *Runtime) finishUpgrade() {
 	err := cmp.Or(rt.changeTree(ctx), context.Cause(ctx))
 	if err == nil {
 		to, begun := rt.generations.newest(), time.Now()
-		err = rt.reloadTo(ctx, to, started.Args()[0], spans.Step())
+		err = rt.reloadTo(ctx, to, started.Args()[0], spans.Step(), false)
 		rt.tellReloaded(begun, to, err)
 	} else {
 		rt.generations.finish(false)

@@ -143,6 +143,7 @@ func (p Pool) validate(bad reportInvalid, path string) {
 	p.Recycle.validate(bad, path)
 	p.Poison.validate(bad, path)
 	p.Autoscale.validate(bad, path, p.Size)
+	p.Canary.validate(bad, path, p)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)
 	if p.Shutdown != supervisor.BrutalKill {
 		notNegative(bad, path, "Shutdown", p.Shutdown)

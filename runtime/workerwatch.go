@@ -3,6 +3,7 @@ package coppice
 import (
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
@@ -10,8 +11,8 @@ import (
 )
 
 // watch asks the worker that self describes, which is ready, for signs of life until it has ended
-// or is asked to stop, and ends it if it hangs.
-func (w *workerStop) watch(h Liveness, answers *liveness.Answers, log *slog.Logger, self childproto.Hello) {
+// or is asked to stop, and ends it if it hangs. While judging is set it asks for figures too.
+func (w *workerStop) watch(h Liveness, answers *liveness.Answers, judging *atomic.Bool, log *slog.Logger, self childproto.Hello) {
 	if h.Every < 0 {
 		return
 	}
@@ -19,6 +20,7 @@ func (w *workerStop) watch(h Liveness, answers *liveness.Answers, log *slog.Logg
 	silence := liveness.Watch(liveness.Config{Every: h.Every, Timeout: h.Timeout}, liveness.Subject{
 		Answers: answers, Ended: w.backend.exited(), Stopped: w.askedStop.Load,
 		Ask: func(q childproto.HeartbeatFrame) error {
+			q.Ask = judging.Load()
 			return w.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, q))
 		},
 		Waited: w.backend.waited, Traced: w.backend.traced,

@@ -36,6 +36,7 @@ const (
 	SpanGiveUp  = "give up" // a supervisor is over its limit: until it has stopped its children
 	SpanReload  = "reload"  // a whole reload
 	SpanScale   = "scale"   // a change of a pool's size
+	SpanCanary  = "canary"  // a new generation of a pool is judged, in a reload or after it
 	SpanUpgrade = "upgrade" // a whole upgrade, from the check by the old program to the end of the reload by the new one
 
 	// The steps of an upgrade, under upgrade or, of an upgrade that goes back, under roll back.
@@ -110,6 +111,7 @@ const (
 	KeyScaleTo        = attribute.Key("coppice.scale.to")             // ours: workers asked for
 	KeyReloadFrom     = attribute.Key("coppice.reload.from")          // ours: generation before
 	KeyReloadTo       = attribute.Key("coppice.reload.to")            // ours: generation after
+	KeyCanaryVerdict  = attribute.Key("coppice.canary.verdict")       // ours: on canary: forward, back or held, with both generations in numbers
 )
 
 // Attributes of metrics only.

@@ -272,6 +272,7 @@ func (c *command) writes(root *cobra.Command) {
 		return nil
 	}
 	add("scale POOL N", "Give a pool N workers", cobra.ExactArgs(2), "pool", "size")
+	add("canary promote|abort", "Decide for a new generation that is being judged: forward, or back", cobra.ExactArgs(1), "do")
 	add("restart NAME", "Replace a process without a gap", cobra.ExactArgs(1), "process")
 	add("stop NAME", "Let a process finish its work and end", cobra.ExactArgs(1), "process")
 	add("kill NAME", "End a process at once", cobra.ExactArgs(1), "process")

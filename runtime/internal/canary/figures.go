@@ -86,15 +86,15 @@ func bound(i int) time.Duration {
 	return time.Duration(perStep+at) << step * unit
 }
 
-// Counter counts in a worker, by any goroutine, without allocation, lock or system call. The zero
-// value is ready for use; a nil *Counter counts nothing.
-type Counter struct {
+// Recorder counts in a worker, by any goroutine, without allocation, lock or system call. The zero
+// value is ready for use; a nil *Recorder counts nothing.
+type Recorder struct {
 	failed, good, bad atomic.Uint64
 	latency           [Buckets]atomic.Uint64
 }
 
 // Served counts a request.
-func (c *Counter) Served(took time.Duration, failed bool) {
+func (c *Recorder) Served(took time.Duration, failed bool) {
 	c.latency[bucket(took)].Add(1)
 	if failed {
 		c.failed.Add(1)
@@ -102,7 +102,7 @@ func (c *Counter) Served(took time.Duration, failed bool) {
 }
 
 // Report counts what the program itself found good and bad.
-func (c *Counter) Report(good, bad uint64) {
+func (c *Recorder) Report(good, bad uint64) {
 	if c != nil {
 		c.good.Add(good)
 		c.bad.Add(bad)
@@ -110,7 +110,7 @@ func (c *Counter) Report(good, bad uint64) {
 }
 
 // Figures returns what was counted.
-func (c *Counter) Figures() *Figures {
+func (c *Recorder) Figures() *Figures {
 	if c == nil {
 		return nil
 	}

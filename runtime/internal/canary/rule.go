@@ -31,17 +31,18 @@ type Config struct {
 type Side struct {
 	Figures
 	Crashes int
-	Time    Time  // of its workers, added up
-	Growth  int64 // of the memory of a worker meanwhile, in bytes
+	Time    Time  // in which it did, of its workers, added up
+	Growth  int64 // of the memory of a worker, in bytes
+	Grew    Time  // in which it did
 	Workers int   // that it has
 }
 
-// Action is what is to be done.
-type Action uint8
+// Course is what is to be done.
+type Course uint8
 
-// The actions.
+// The courses.
 const (
-	Wait    Action = iota // it is too early to tell
+	Wait    Course = iota // it is too early to tell
 	Hold                  // For is over, and too little was served: a human may decide
 	Forward               // nothing is worse
 	Back                  // it is worse
@@ -49,7 +50,7 @@ const (
 
 // Verdict is what is to be done, and why in one line.
 type Verdict struct {
-	Action Action
+	Course Course
 	Why    string
 }
 
@@ -58,13 +59,23 @@ const (
 	luck  = 3.0 // standard deviations of luck in a share of errors, and in crashes that the old generation has too
 	drift = 2.5 // the same in a latency, of each generation
 	looks = 3   // in a row that find it worse by what it serves; one look may meet a hiccup
+
+	parts = 8    // of Requests: its latency is looked at in each, and is to be higher
+	most  = 0.75 // in so many of them. A process that stands still for a moment makes many requests slow, in one part
 )
 
 // State is what the rule remembers.
 type State struct {
 	cfg   Config
 	worse int // looks in a row
+
+	seen   [2]Figures // of both, at the end of the last part
+	parts  int
+	slower [len(quantiles)]int // parts in which it was
 }
+
+// quantiles are those of the latency that are compared.
+var quantiles = [...]float64{0.5, 0.99}
 
 // New returns the rule of a canary that begins.
 func New(cfg Config) *State { return &State{cfg: cfg} }
@@ -76,13 +87,14 @@ func (s *State) Step(now Time, before, after Side) Verdict {
 	if n := after.Crashes; n >= s.cfg.Crashes && (expected == 0 || 2*(math.Sqrt(float64(n))-math.Sqrt(expected)) > luck) {
 		return Verdict{Back, "it crashes: " + numbers}
 	}
+	s.part(before.Figures, after.Figures)
 	enough := min(before.Requests+before.Good+before.Bad, after.Requests+after.Good+after.Bad) >= s.cfg.Requests
 	what := ""
 	if enough {
 		what = s.served(before.Figures, after.Figures)
 	}
-	if s.cfg.Memory > 0 && before.Time > 0 { // the old workers may have grown for another time
-		was := float64(before.Growth) * (after.Time.Seconds() / float64(max(after.Workers, 1))) / (before.Time.Seconds() / float64(max(before.Workers, 1)))
+	if s.cfg.Memory > 0 {
+		was := float64(before.Growth) * float64(after.Grew) / float64(max(before.Grew, 1))
 		if float64(after.Growth) > float64(s.cfg.Memory)+max(was, 0) {
 			what = cmp.Or(what, "its memory grows")
 		}
@@ -117,12 +129,37 @@ func (s *State) served(before, after Figures) string {
 			return share.what
 		}
 	}
-	for _, q := range []float64{0.5, 0.99} {
-		if float64(after.Quantile(q, -drift)) > s.cfg.Slower*float64(before.Quantile(q, drift)) {
+	for i, q := range quantiles {
+		if s.parts >= parts/2 && float64(s.slower[i]) >= most*float64(s.parts) && float64(after.Quantile(q, -drift)) > s.cfg.Slower*float64(before.Quantile(q, drift)) {
 			return "it is slower"
 		}
 	}
 	return ""
+}
+
+// part ends a part of the sample when both have served enough in it.
+func (s *State) part(before, after Figures) {
+	if before.Requests < s.seen[0].Requests || after.Requests < s.seen[1].Requests { // they have begun anew
+		s.seen = [2]Figures{}
+	}
+	var was, is Figures
+	for _, d := range []struct {
+		to       *Figures
+		now, old Figures
+	}{{&was, before, s.seen[0]}, {&is, after, s.seen[1]}} {
+		d.to.Add(d.now, 1)
+		d.to.Add(d.old, -1)
+	}
+	if min(was.Requests, is.Requests) < max(s.cfg.Requests/parts, 100) {
+		return
+	}
+	s.seen = [2]Figures{before, after}
+	s.parts++
+	for i, q := range quantiles {
+		if float64(is.Quantile(q, 0)) > s.cfg.Slower*float64(was.Quantile(q, 0)) {
+			s.slower[i]++
+		}
+	}
 }
 
 func ratio(n, of uint64) float64 { return float64(n) / float64(max(of, 1)) }

@@ -37,7 +37,7 @@ type generation struct {
 }
 
 // trial is a canary in virtual time: one worker of the new generation beside three, at 200
-// requests a second, looked at once a second.
+// requests a second, looked at every other second.
 type trial struct {
 	rule          *State
 	r             *rand.Rand
@@ -45,7 +45,7 @@ type trial struct {
 	before, after generation
 
 	now      Time
-	counters [2]Counter
+	counters [2]Recorder
 	sides    [2]Side
 }
 
@@ -59,8 +59,8 @@ func (x *trial) serve(side int, g generation, workers, n int) {
 			s.Crashes++
 		}
 	}
-	s.Workers = workers
-	s.Time += time.Duration(workers) * time.Second
+	s.Workers, s.Grew = workers, x.now
+	s.Time += time.Duration(workers) * 2 * time.Second
 	s.Growth = int64(float64(x.r.IntN(2<<20)) + float64(g.leak)*x.now.Minutes())
 	s.Figures = *x.counters[side].Figures()
 }
@@ -70,10 +70,10 @@ func (x *trial) run() Verdict {
 	x.sides[0].Time = 3 * 10 * time.Minute
 	x.sides[0].Crashes = int(x.before.crash * 150 * 600)
 	for {
-		x.now += time.Second
-		x.serve(0, x.before, 3, 150)
-		x.serve(1, x.after, 1, 50)
-		if v := x.rule.Step(x.now, x.sides[0], x.sides[1]); v.Action >= Forward {
+		x.now += 2 * time.Second
+		x.serve(0, x.before, 3, 300)
+		x.serve(1, x.after, 1, 100)
+		if v := x.rule.Step(x.now, x.sides[0], x.sides[1]); v.Course >= Forward {
 			return v
 		}
 	}
@@ -96,7 +96,7 @@ func TestSameOnBothSides(t *testing.T) {
 			}
 			for seed := range runs {
 				x := trial{rule: New(standard), r: rand.New(rand.NewPCG(uint64(seed), 1)), recorded: samples, before: g, after: g}
-				if v := x.run(); v.Action != Forward {
+				if v := x.run(); v.Course != Forward {
 					what, _, _ := strings.Cut(v.Why, ":")
 					alarms[what]++
 				}
@@ -134,7 +134,7 @@ func TestWorse(t *testing.T) {
 			for seed := range runs {
 				x := trial{rule: New(standard), r: rand.New(rand.NewPCG(uint64(seed), 2)), recorded: samples, after: tt.g}
 				v := x.run()
-				if v.Action == Back && strings.HasPrefix(v.Why, tt.want+": new and old: ") {
+				if v.Course == Back && strings.HasPrefix(v.Why, tt.want+": new and old: ") {
 					found++
 				} else {
 					t.Logf("%+v", v)
@@ -162,7 +162,7 @@ func TestVerdicts(t *testing.T) {
 		return Side{Figures: Figures{Good: good, Bad: bad}, Time: time.Minute, Workers: 1}
 	}
 	crashed := func(n int) Side { return Side{Crashes: n, Time: time.Minute, Workers: 1} }
-	grown := func(n int64) Side { return Side{Growth: n, Time: time.Minute, Workers: 1} }
+	grown := func(n int64) Side { return Side{Growth: n, Grew: time.Minute, Workers: 1} }
 	gone := side(5000, 0)
 	gone.Workers = 0
 	late := standard
@@ -172,7 +172,7 @@ func TestVerdicts(t *testing.T) {
 		cfg           Config
 		at            Time
 		before, after Side
-		want          Action
+		want          Course
 		why           string
 	}{
 		{"early", standard, time.Second, side(9000, 0), side(3000, 0), Wait, "new and old: "},
@@ -198,15 +198,43 @@ func TestVerdicts(t *testing.T) {
 			for range looks {
 				v = s.Step(tt.at, tt.before, tt.after)
 			}
-			if v.Action != tt.want || !strings.HasPrefix(v.Why, tt.why) {
+			if v.Course != tt.want || !strings.HasPrefix(v.Why, tt.why) {
 				t.Errorf("%+v, want %d %q", v, tt.want, tt.why)
 			}
 		})
 	}
 	s := New(standard)
 	for range looks - 1 {
-		if v := s.Step(time.Minute, side(9000, 0), side(3000, 90)); v.Action != Wait {
+		if v := s.Step(time.Minute, side(9000, 0), side(3000, 90)); v.Course != Wait {
 			t.Errorf("%+v after a look that may have met a hiccup", v)
+		}
+	}
+}
+
+// TestHiccup: a new generation that stood still for a moment, with all its clients waiting, is not
+// slower; one that does so all the time is.
+func TestHiccup(t *testing.T) {
+	for _, tt := range []struct {
+		slow   int // requests, in the fifth second
+		always bool
+		want   Course
+	}{{100, false, Forward}, {4, true, Back}} {
+		x := trial{rule: New(standard), r: rand.New(rand.NewPCG(1, 3)), recorded: []time.Duration{time.Millisecond}}
+		for x.now < 2*time.Minute {
+			x.now += time.Second
+			x.serve(0, generation{}, 3, 150)
+			x.serve(1, generation{}, 1, 50)
+			if tt.always || x.now == 5*time.Second {
+				for range tt.slow {
+					x.counters[1].Served(30*time.Millisecond, false)
+				}
+			}
+			if v := x.rule.Step(x.now, x.sides[0], x.sides[1]); v.Course >= Forward {
+				if v.Course != tt.want {
+					t.Errorf("%+v", v)
+				}
+				break
+			}
 		}
 	}
 }
@@ -221,7 +249,7 @@ func TestFigures(t *testing.T) {
 	if bucket(-1) != 0 || bucket(time.Hour) != Buckets-1 {
 		t.Error("what is out of range")
 	}
-	var c Counter
+	var c Recorder
 	samples := recorded(t)
 	failed := uint64(0)
 	for _, d := range samples {

@@ -96,5 +96,8 @@ func (s *Session) answerHeartbeat(b childproto.HeartbeatFrame) {
 // and for the master it is missing.
 func (s *Session) sendHeartbeat(b childproto.HeartbeatFrame) {
 	b.Requests = uint64(s.spare.served.Load())
+	if b.Ask {
+		b.Figures = s.figures.Figures()
+	}
 	_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, b))
 }

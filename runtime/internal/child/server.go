@@ -16,6 +16,9 @@ func (s *Session) DrainOf(server *http.Server, conf *tls.Config) *httpdrain.Drai
 	d := s.servers[server]
 	if d == nil {
 		d = httpdrain.New(server, conf, tracing.ConnContext, s.countForcedEarly, s.CountRequests, &s.gate)
+		if s.figures != nil {
+			d.Measure(s.figures.Served)
+		}
 		s.servers[server] = d
 	}
 	d.Retain()

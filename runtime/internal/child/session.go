@@ -19,6 +19,7 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/dispatch"
 	"github.com/coppice-go/coppice/netactor/listen"
+	"github.com/coppice-go/coppice/runtime/internal/canary"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
@@ -81,6 +82,7 @@ type Session struct {
 	endIdleLimit context.CancelFunc
 	forced       atomic.Int64 // connections cut at a deadline
 	spare        spareSlot
+	figures      *canary.Recorder // nil in a pool without a canary
 	ready        func() error
 	setTitle     func(string) error // nil for a goroutine
 	stacksMu     sync.Mutex         // held while the stacks are taken and sent
@@ -341,6 +343,9 @@ func (s *Session) Run(conn *fdipc.Conn, newPipeline func(childproto.Hello) traci
 			return childproto.ExitNotice{Kind: childproto.NoticeError, Text: g.err.Error()}
 		}
 		s.identity, s.spanTable = g.hello, g.spanTable
+		if g.hello.Figures {
+			s.figures = &canary.Recorder{}
+		}
 		s.showName(s.identity.Name)
 	case <-s.ctx.Done():
 		close(s.equipped)

@@ -66,3 +66,6 @@ func (s *Session) CountRequests(n int) {
 		s.spare.spent.Store(true)
 	}
 }
+
+// Report counts what the program itself finds good and bad.
+func (s *Session) Report(good, bad int) { s.figures.Report(uint64(max(good, 0)), uint64(max(bad, 0))) }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/canary"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -124,6 +125,7 @@ type Hello struct {
 	Restart       supervisor.Restart `json:",omitempty"`
 	HealthPath    string             `json:",omitempty"` // "" = none
 	HealthTimeout time.Duration      `json:",omitempty"`
+	Figures       bool               `json:",omitempty"` // a generation may be judged: it counts what it serves, and old ones serve beside it
 }
 
 // DeclarationFrame is what the child's program declares of its tree, as package declaration writes
@@ -227,7 +229,9 @@ type HeartbeatFrame struct {
 	N      uint64
 	Unwell string `json:",omitempty"` // of an answer: what is wrong, "" if nothing
 
-	Requests uint64 `json:",omitempty"` // of an answer: that it has served
+	Requests uint64          `json:",omitempty"` // of an answer: that it has served
+	Ask      bool            `json:",omitempty"` // of a question: for Figures
+	Figures  *canary.Figures `json:",omitempty"` // of an answer
 }
 
 // What a StacksFrame can ask for in place of a profile. The answer is JSON: the []actors.ActorInfo
@@ -271,6 +275,6 @@ func (w Hello) Process() tracing.ProcessResource {
 func (w Hello) Sibling() Sibling {
 	return Sibling{Role: w.Role, Worker: netactor.Worker{
 		ID: uint64(w.ID), Name: w.Name, Pool: w.Path, Slot: w.Slot,
-		Generation: w.Generation, Incarnation: w.Incarnation,
+		Generation: w.Generation, Incarnation: w.Incarnation, Beside: w.Figures,
 	}}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/canary"
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -28,7 +29,7 @@ var frameTests = map[string]frameTest{
 	"hello": of(FrameHello, Hello{
 		Protocol: Version, Role: RoleWorker, ID: 7, Path: "web", Function: "serve", Name: "web/1", Slot: 1, Generation: 2, Incarnation: 3,
 		Tree: "a digest", Config: []byte{0, 0xff}, ConfigSize: 1 << 20, Drain: 9 * time.Second, OrphanDrain: time.Second, Requests: 1000,
-		Restart: supervisor.Transient, HealthPath: "/healthz", HealthTimeout: 3 * time.Second,
+		Restart: supervisor.Transient, HealthPath: "/healthz", HealthTimeout: 3 * time.Second, Figures: true,
 	}),
 	"ready":           of(FrameReady, struct{}{}),
 	"stop":            of(FrameStop, StopRequest{Drain: 9 * time.Second, Idle: time.Second}),
@@ -36,7 +37,7 @@ var frameTests = map[string]frameTest{
 	"link":            of(FrameLink, testSibling),
 	"worker gone":     of(FrameWorkerGone, testSibling),
 	"stop accepting":  of(FrameStopAccepting, StopAccepting{true}),
-	"heartbeat":       of(FrameHeartbeat, HeartbeatFrame{1 << 63, "no database", 12}),
+	"heartbeat":       of(FrameHeartbeat, HeartbeatFrame{1 << 63, "no database", 12, true, &canary.Figures{Requests: 3, Failed: 1, Latency: []uint64{0, 3}}}),
 	"spare ready":     of(FrameSpareReady, struct{}{}),
 	"assign":          of(FrameAssign, AssignFrame{"web/1", 1, 3, 1000}),
 	"requests spent":  of(FrameRequestsSpent, struct{}{}),

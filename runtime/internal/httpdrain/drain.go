@@ -26,6 +26,7 @@ type Drain struct {
 	force    func(n int) // counts connections that are closed without an answer
 	count    func(n int) // counts requests
 	gate     Gate
+	served   func(took time.Duration, failed bool) // nil = not measured
 	goaway   goaway
 	draining atomic.Bool
 	parking  atomic.Bool // a movable connection goes on elsewhere: its client need not be told
@@ -185,7 +186,11 @@ func (d *Drain) serve(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer d.gate.End(n)
-	d.inner.ServeHTTP(rw, r)
+	if d.served == nil || len(r.Header["Upgrade"]) > 0 {
+		d.inner.ServeHTTP(rw, r)
+		return
+	}
+	d.serveMeasured(rw, r)
 }
 
 // movable is a connection that can go on elsewhere between two requests: see

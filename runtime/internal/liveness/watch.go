@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/canary"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
@@ -14,6 +15,7 @@ type Answers struct {
 	complaint atomic.Pointer[string] // what is wrong, as the child reports; nil if nothing
 	at        atomic.Int64           // when the newest answer came, at first when Watch began: Unix time in nanoseconds; 0 = not yet
 	requests  atomic.Uint64          // that it had served then
+	figures   atomic.Pointer[canary.Figures]
 }
 
 // Record records an answer, on the goroutine that reads the channel.
@@ -26,6 +28,9 @@ func (a *Answers) Record(f childproto.HeartbeatFrame) {
 	a.newest.Store(f.N)
 	a.at.Store(time.Now().UnixNano())
 	a.requests.Store(f.Requests)
+	if f.Figures != nil {
+		a.figures.Store(f.Figures)
+	}
 }
 
 // At returns when the newest answer came; until one has, when Watch began, zero before.
@@ -38,6 +43,9 @@ func (a *Answers) At() time.Time {
 
 // Requests returns how many requests the child had served when its newest answer came.
 func (a *Answers) Requests() uint64 { return a.requests.Load() }
+
+// Figures returns what the child had served at the newest answer that says so; nil if none does.
+func (a *Answers) Figures() *canary.Figures { return a.figures.Load() }
 
 // Complaint returns what is wrong, as the child reports; "" if nothing is.
 func (a *Answers) Complaint() string {

@@ -51,6 +51,13 @@ func (l *Lifecycle) add(o *Operation) *Operation {
 	return o
 }
 
+// Set adds attributes to the span of the operation.
+func (o *Operation) Set(attrs ...attribute.KeyValue) {
+	if o != nil {
+		o.span.Set(attrs...)
+	}
+}
+
 // End ends the operation, as failed unless err is nil.
 func (o *Operation) End(err error) {
 	if o == nil {
