@@ -32,7 +32,7 @@ type story struct {
 
 // stories are all, in the order of the usage text. A new one is a new file, and a line
 // here.
-var stories = []story{hang, leak, crashLoop, reload, badReload, scale, spare, recycle, autoscale, poison}
+var stories = []story{hang, leak, crashLoop, reload, badReload, scale, spare, recycle, autoscale, poison, canary}
 
 func main() {
 	var s *story
@@ -96,7 +96,14 @@ func serve(ctx context.Context, w *coppice.Worker) error {
 	}
 	var leaked [][]byte
 	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprintln(rw, w.Name(), string(w.Config())) })
+	var asked atomic.Int64
+	mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1)%10 == 0 && string(w.Config()) == "flaky" {
+			http.Error(rw, "it has a bug", http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprintln(rw, w.Name(), string(w.Config()))
+	})
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
 	mux.HandleFunc("/healthz", func(rw http.ResponseWriter, _ *http.Request) {
 		database.Lock()

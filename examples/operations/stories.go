@@ -223,3 +223,36 @@ var poison = story{
 		return nil
 	},
 }
+
+var canary = story{
+	"canary", "a release with a bug is tried in one slot, beside the old one: it is found worse, and goes back",
+	func(p *coppice.Pool) {
+		p.Liveness = coppice.Liveness{Every: 50 * time.Millisecond}
+		p.Canary = coppice.Canary{Slots: 1, For: 500 * time.Millisecond, Requests: 300}
+	},
+	func(t *teller) error {
+		over := make(chan struct{})
+		var clients sync.WaitGroup
+		for range 4 {
+			clients.Go(func() {
+				for {
+					select {
+					case <-over:
+						return
+					default:
+						t.get("/")
+					}
+				}
+			})
+		}
+		release.Store("flaky")
+		err := t.Reload(t.ctx)
+		close(over)
+		clients.Wait()
+		if !errors.Is(err, coppice.ErrWorse) {
+			return fmt.Errorf("it was not found: %w", err)
+		}
+		t.say("%v", err)
+		return t.until("canary (begins: 1 of 2 slots)", "canary (back: its requests fail", "replaced (roll back)")
+	},
+}
