@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -51,6 +53,15 @@ func init() {
 		cfg.Children[0] = web
 		cfg.Hooks.Crash = crashed.add
 		return cfg
+	}
+	for name, deaths := range map[string]int{"poisoned by four": 2, "poisoned by four, let through": 0} {
+		trees[name] = func() coppice.Config {
+			cfg := trees["poisoned"]()
+			web := cfg.Children[0].(coppice.Pool)
+			web.Size, web.Poison = 4, coppice.Poison{Deaths: deaths}
+			cfg.Children[0] = web
+			return cfg
+		}
 	}
 }
 
@@ -192,5 +203,65 @@ func TestServingSurvivesKill(t *testing.T) {
 	}
 	if status, text := p.visit("/"); status != http.StatusOK || len(p.quarantined()) != 0 {
 		t.Errorf("%d %s, and quarantined is %v", status, text, p.quarantined())
+	}
+}
+
+// TestPoisonUnderLoad counts, of 2,000 requests a second of which one in 10,000 kills its worker,
+// how many workers die and how many other requests are harmed, with the quarantine and without.
+func TestPoisonUnderLoad(t *testing.T) {
+	if os.Getenv("COPPICE_SOAK") == "" {
+		t.Skip("it takes a minute: set COPPICE_SOAK=1")
+	}
+	for _, tree := range []string{"poisoned by four", "poisoned by four, let through"} {
+		t.Run(tree, func(t *testing.T) {
+			crashed.ch = make(chan coppice.CrashReport, 1000)
+			p := startTree(t, tree)
+			url := "http://" + p.Listeners()[0].Addr.String()
+			const clients, total = 20, 50_000
+			var sent, ok, cut, refused, poison atomic.Int64
+			tick := time.NewTicker(10 * time.Millisecond) // 20 requests each
+			defer tick.Stop()
+			turns := make(chan string, clients)
+			var all sync.WaitGroup
+			for range clients {
+				all.Go(func() {
+					c := &http.Client{Transport: &http.Transport{}, Timeout: runtimetest.Patience}
+					for path := range turns {
+						resp, err := c.Get(url + path)
+						switch {
+						case path == "/poison":
+							poison.Add(1)
+						case err != nil:
+							cut.Add(1)
+						case resp.StatusCode == http.StatusOK:
+							ok.Add(1)
+						default:
+							refused.Add(1)
+						}
+						if err == nil {
+							_, _ = io.Copy(io.Discard, resp.Body)
+							resp.Body.Close()
+						}
+					}
+				})
+			}
+			for sent.Load() < total {
+				<-tick.C
+				for range 20 {
+					path := "/"
+					if sent.Add(1)%10_000 == 5_000 {
+						path = "/poison"
+					}
+					turns <- path
+				}
+			}
+			close(turns)
+			all.Wait()
+			t.Logf("%s: %d poison requests, %d deaths; of the others %d answered, %d cut, %d refused",
+				tree, poison.Load(), len(crashed.ch), ok.Load(), cut.Load(), refused.Load())
+			if refused.Load() > 0 || tree == "poisoned by four" && len(crashed.ch) > 3 {
+				t.Errorf("%s: %d deaths, %d innocents refused", tree, len(crashed.ch), refused.Load())
+			}
+		})
 	}
 }
