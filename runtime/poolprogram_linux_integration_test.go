@@ -102,7 +102,7 @@ func webServer() {
 // ofPrograms is a tree of a listener and a pool of webServers.
 func ofPrograms(p coppice.Pool, policy coppice.Policy) func() coppice.Config {
 	return func() coppice.Config {
-		program := itself("web server")
+		p, program := p, itself("web server")
 		p.Name, p.Command, p.Environment, p.Listeners = "web", program.Command, program.Environment, []string{"http"}
 		p.Size, p.Ready.Notify = cmp.Or(p.Size, 1), p.Ready == coppice.Ready{}
 		p.Intensity = supervisor.Intensity{Max: 100, Period: time.Second}
