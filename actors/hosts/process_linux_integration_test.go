@@ -175,6 +175,24 @@ func certificates(t *testing.T) (dir string) {
 	return dir
 }
 
+// signal sends a signal to a process of a program.
+func signal(t *testing.T, p *runtimetest.Program, name string, sig syscall.Signal) {
+	t.Helper()
+	pids := p.Await(`^` + name + ` is (\d+)$`)
+	for _, l := range p.Lines() { // the latest
+		if _, rest, ok := strings.Cut(l, name+" is "); ok {
+			pids[1] = rest
+		}
+	}
+	pid, err := strconv.Atoi(pids[1])
+	if err == nil {
+		err = syscall.Kill(pid, sig)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestTwoPrograms: two trees on two addresses, over TLS. A worker that is killed has its true
 // reason at the other host; a gateway that is killed makes it unreachable for a moment; and a
 // program that is killed and started again is another boot.
@@ -185,21 +203,7 @@ func TestTwoPrograms(t *testing.T) {
 		return runtimetest.Start(t, append(env, hostVar+"="+name))
 	}
 	a, b := start("a"), start("b")
-	kill := func(p *runtimetest.Program, name string) {
-		pids := p.Await(`^` + name + ` is (\d+)$`)
-		for _, l := range p.Lines() { // the latest
-			if _, rest, ok := strings.Cut(l, name+" is "); ok {
-				pids[1] = rest
-			}
-		}
-		pid, err := strconv.Atoi(pids[1])
-		if err == nil {
-			err = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	kill := func(p *runtimetest.Program, name string) { signal(t, p, name, syscall.SIGKILL) }
 	a.Await(`answer 1 of`)
 	kill(b, "web/0")
 	if end := a.Await(`end 1: (.*)$`)[1]; end != "signal 9 (killed)" {
