@@ -49,8 +49,15 @@ func program() {
 	if name == "a" {
 		run = watch
 	}
+	size := 1
+	if os.Getenv(benchVar) != "" {
+		size = 2
+		if run = benchServe; name == "a" {
+			run = bench
+		}
+	}
 	cfg.Children = []coppice.ChildSpec{
-		coppice.Pool{Name: "web", Size: 1, Worker: run},
+		coppice.Pool{Name: "web", Size: size, Worker: run},
 		coppice.Func{Name: "told", Run: func(ctx context.Context) error { return tellPIDs(ctx, coppice.Running()) }},
 	}
 	coppice.Main(cfg)
