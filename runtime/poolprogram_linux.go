@@ -94,8 +94,13 @@ func (p *programChild) prepare(ctx context.Context) error {
 	if p.worker.hello.Slot != pool.Spare {
 		return nil
 	}
-	sockets, err := programStarter{spec: p.spec, sockets: p.worker.driver.children.sockets}.copies(ctx)
-	defer closeFiles(sockets)
+	var sockets []*os.File
+	defer func() { closeFiles(sockets) }()
+	err := p.worker.driver.shortages.retry(ctx, p.worker.name(), func() (err error) {
+		closeFiles(sockets)
+		sockets, err = programStarter{spec: p.spec, sockets: p.worker.driver.children.sockets}.copies(ctx)
+		return startError(p.worker.name(), err)
+	})
 	if err != nil {
 		return p.failed(err)
 	}
@@ -104,7 +109,11 @@ func (p *programChild) prepare(ctx context.Context) error {
 
 // run is the worker function: it returns when the program has ended.
 func (p *programChild) run(ctx context.Context, w *Worker) error {
-	sockets, err := p.listen(ctx, w)
+	var open []any
+	var sockets []*os.File
+	err := p.worker.driver.shortages.retry(ctx, p.worker.name(), func() error {
+		return startError(p.worker.name(), p.listen(ctx, w, &open, &sockets))
+	})
 	if err != nil {
 		closeFiles(sockets)
 		return p.failed(err)
@@ -122,6 +131,7 @@ func (p *programChild) run(ctx context.Context, w *Worker) error {
 	select {
 	case <-ctx.Done():
 		p.stop()
+		_ = w.c.Listeners().Close() // as a worker does when its drain begins: nobody accepts any more on the socket of a slot that is removed
 		<-p.ended
 	case <-p.ended:
 		w.c.Listeners().Fail() // as when a process ends: its slot keeps its sockets
@@ -130,24 +140,30 @@ func (p *programChild) run(ctx context.Context, w *Worker) error {
 }
 
 // listen asks the master for the sockets as any worker does, so that the table of sockets knows the
-// worker, and returns duplicates for the program, owned by the caller. The worker closes its own at
-// its end.
-func (p *programChild) listen(ctx context.Context, w *Worker) (sockets []*os.File, err error) {
-	for _, name := range p.spec.Listeners {
-		var l any
-		if l, err = w.Listener(ctx, name); errors.Is(err, syscall.EPROTOTYPE) {
-			l, err = w.PacketConn(ctx, name)
+// worker, and makes duplicates for the program, owned by the caller; after an error a further call
+// goes on. The worker closes its own at its end.
+func (p *programChild) listen(ctx context.Context, w *Worker, open *[]any, sockets *[]*os.File) error {
+	for i, name := range p.spec.Listeners {
+		if i == len(*open) {
+			var l any
+			var err error
+			if l, err = w.Listener(ctx, name); errors.Is(err, syscall.EPROTOTYPE) {
+				l, err = w.PacketConn(ctx, name)
+			}
+			if err != nil {
+				return fmt.Errorf("listener %s: %w", name, err)
+			}
+			*open = append(*open, l)
 		}
-		var f *os.File
-		if err == nil {
-			f, err = l.(interface{ File() (*os.File, error) }).File() // its policy is not one of those that hand over
+		if i == len(*sockets) {
+			f, err := (*open)[i].(interface{ File() (*os.File, error) }).File() // its policy is not one of those that hand over
+			if err != nil {
+				return fmt.Errorf("listener %s: %w", name, err)
+			}
+			*sockets = append(*sockets, f)
 		}
-		if err != nil {
-			return sockets, fmt.Errorf("listener %s: %w", name, err)
-		}
-		sockets = append(sockets, f)
 	}
-	return sockets, nil
+	return nil
 }
 
 // failed notes why the program was not started.
@@ -216,7 +232,7 @@ func (p *programChild) variables() []string {
 func (p *programChild) heard(m notify.Message) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if m.Watchdog {
+	if m.Watchdog || m.Stopping { // no check waits on for a program that is stopping
 		close(p.beat)
 		p.beat = make(chan struct{})
 	}

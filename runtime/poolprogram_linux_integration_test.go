@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -114,6 +115,25 @@ func ofPrograms(p coppice.Pool, policy coppice.Policy) func() coppice.Config {
 
 func init() {
 	programs["web server"] = webServer
+	programs["slow to drain"] = func() { // in slot 1, until SIGUSR1
+		stop, end := make(chan os.Signal, 1), make(chan os.Signal, 1)
+		signal.Notify(stop, syscall.SIGTERM)
+		signal.Notify(end, syscall.SIGUSR1)
+		fmt.Println("up")
+		<-stop
+		_ = syscall.Close(3)
+		fmt.Println("closed")
+		if os.Getenv("COPPICE_SLOT") == "1" {
+			<-end
+		}
+	}
+	trees["programs that drain slowly"] = func() coppice.Config {
+		cfg := ofPrograms(coppice.Pool{Size: 2, Ready: coppice.Ready{Line: "^up$"}, Shutdown: runtimetest.Patience}, coppice.ReusePort)()
+		p := cfg.Children[1].(coppice.Pool)
+		p.Environment = itself("slow to drain").Environment
+		cfg.Children[1] = p
+		return cfg
+	}
 	trees["programs shared"] = ofPrograms(coppice.Pool{Size: 2}, coppice.Shared)
 	trees["programs reuseport"] = ofPrograms(coppice.Pool{Size: 2, Ready: coppice.Ready{Line: "^up$"}}, coppice.ReusePort)
 	trees["programs and a spare"] = ofPrograms(coppice.Pool{Spares: 1}, coppice.Shared)
@@ -219,6 +239,32 @@ func TestPoolOfPrograms(t *testing.T) {
 					strings.Contains(out, `web/1 slot "1" true generation 3 of http sockets [3] 1`)
 			})
 		})
+	}
+}
+
+// TestProgramDrains: the socket of a slot that is removed is closed when its program closes it, not
+// when the program has ended.
+func TestProgramDrains(t *testing.T) {
+	p := startTree(t, "programs that drain slowly")
+	sub := p.Events(0)
+	if err := p.Scale(t.Context(), "web", 1); err != nil {
+		t.Fatal(err)
+	}
+	var drains coppice.Event
+	for drains = range sub.All(t.Context()) {
+		if drains.Kind == coppice.DrainBegan {
+			break
+		}
+	}
+	runtimetest.Eventually(t, "one socket", func() bool {
+		b, err := os.ReadFile("/proc/net/tcp")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(b), fmt.Sprintf(":%04X 00000000:0000 0A", netip.MustParseAddrPort(p.addr()).Port())) == 1
+	})
+	if err := syscall.Kill(drains.PID, syscall.SIGUSR1); err != nil { // it drains until then
+		t.Error(err)
 	}
 }
 
