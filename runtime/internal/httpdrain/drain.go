@@ -32,9 +32,9 @@ type Drain struct {
 	parking  atomic.Bool // a movable connection goes on elsewhere: its client need not be told
 
 	mu    sync.Mutex
-	conns map[net.Conn]*http.ConnState // HTTP/1, and connections whose protocol is not known yet
-	over  bool                         // CloseIdle has returned: what becomes idle is closed
-	empty chan struct{}                // one token: conns may be empty
+	conns map[net.Conn]*connState // HTTP/1, and connections whose protocol is not known yet
+	over  bool                    // CloseIdle has returned: what becomes idle is closed
+	empty chan struct{}           // one token: conns may be empty
 
 	server *http.Server
 	before fields        // of the server
@@ -50,6 +50,14 @@ type fields struct {
 	connContext  func(context.Context, net.Conn) context.Context
 	tlsNextProto map[string]func(*http.Server, *tls.Conn, http.Handler)
 	tlsConfig    *tls.Config
+}
+
+// connState is what is known of a connection.
+type connState struct {
+	http.ConnState
+
+	looked   bool   // by closeSome, when the kernel had received that many bytes
+	received uint64 // 0 where the kernel does not say
 }
 
 // A Gate judges requests before their handler sees them. Its methods may be called by any
@@ -71,7 +79,7 @@ type connKey struct{}
 // that are closed without an answer, and for requests, on any goroutine; they must not block.
 func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net.Conn) context.Context, force, count func(n int), gate Gate) *Drain {
 	d := &Drain{
-		inner: s.Handler, force: force, count: count, gate: gate, conns: map[net.Conn]*http.ConnState{}, empty: make(chan struct{}, 1),
+		inner: s.Handler, force: force, count: count, gate: gate, conns: map[net.Conn]*connState{}, empty: make(chan struct{}, 1),
 		server: s, before: fields{s.Handler, s.ConnState, s.ConnContext, s.TLSNextProto, s.TLSConfig}, ended: make(chan struct{}, 1),
 	}
 	if d.inner == nil {
@@ -218,11 +226,11 @@ func (d *Drain) note(c net.Conn, st http.ConnState) {
 	d.mu.Lock()
 	state := d.conns[c]
 	if state == nil && st == http.StateNew {
-		state = new(http.ConnState)
+		state = new(connState)
 		d.conns[c] = state
 	}
 	if state != nil { // else it is HTTP/2
-		*state = st
+		state.ConnState = st
 		if d.over && st == http.StateIdle {
 			d.force(1)
 		}
@@ -315,7 +323,8 @@ func (d *Drain) CloseIdle(grace, limit context.Context) {
 }
 
 // closeSome closes up to n connections that have no request, and counts them. It keeps a connection
-// from which there are bytes to read: a request is about to come.
+// from which there are bytes to read, or which has received some since the last look: the server has
+// read them, and may not know yet that they are a request.
 func (d *Drain) closeSome(n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -323,7 +332,15 @@ func (d *Drain) closeSome(n int) {
 		if n == 0 {
 			return
 		}
-		if (*st == http.StateIdle || *st == http.StateNew) && !readable(c) {
+		if st.ConnState != http.StateIdle && st.ConnState != http.StateNew {
+			continue
+		}
+		waiting, received := input(c)
+		switch {
+		case waiting:
+		case !st.looked || received != st.received:
+			st.looked, st.received = true, received
+		default:
 			closeBelow(c)
 			d.force(1)
 			delete(d.conns, c)
@@ -344,7 +361,7 @@ func (d *Drain) closeRest() {
 	}
 	d.over = true
 	for c, st := range d.conns {
-		switch *st {
+		switch st.ConnState {
 		case http.StateNew, http.StateIdle: // Shutdown would wait 5 s for a new one's request
 			closeBelow(c)
 			d.force(1)
