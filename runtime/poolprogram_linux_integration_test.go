@@ -286,7 +286,7 @@ func TestProgramSpare(t *testing.T) {
 	if now := p.ready(1, pids...); now[0] != spare.PID {
 		t.Errorf("the slot has process %d, the spare was %d", now[0], spare.PID)
 	}
-	p.output.with(t, "web/spare#"+strconv.Itoa(spare.ID)+` g1| web/spare slot "" false generation 1`)
+	p.output.with(t, "#"+strconv.Itoa(spare.ID)+` g1| web/spare slot "" false generation 1`)
 }
 
 // TestProgramSays: what a program says of itself stands in the tree; a silent one hangs, one that
@@ -330,7 +330,8 @@ func TestProgramSays(t *testing.T) {
 	}
 	runtimetest.Eventually(t, "the crash report", func() bool { return len(p.Crashes()) == 2 })
 	r := p.Crashes()[0]
-	if n := len(r.Lines); n == 0 || r.Lines[n-1].Text != "no index" || !r.Ready || r.Role != "worker" || r.Name != "web/0" {
+	said := slices.ContainsFunc(r.Lines, func(l coppice.OutputLine) bool { return l.Text == "no index" })
+	if !said || !r.Ready || r.Role != "worker" || r.Name != "web/0" {
 		t.Errorf("crash report %+v", r)
 	}
 	p.ready(1)

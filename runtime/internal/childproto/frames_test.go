@@ -46,6 +46,8 @@ var frameTests = map[string]frameTest{
 	"link lost":       of(FrameLinkLost, LinkLostFrame{7, 9, true, "too many open files"}),
 	"forced conns":    of(FrameForcedConns, ExitNotice{Forced: 3}),
 	"declaration":     of(FrameDeclaration, DeclarationFrame{[]string{"web is Pool", "web Size 2"}}),
+	"guard":           of(FrameGuard, GuardFrame{[]GuardedKey{{Key: []byte("GET /"), Refuse: true, Probe: 3}}}),
+	"guarded key":     of(FrameGuardedKey, GuardedKey{Key: []byte("GET /"), Answered: true, Refused: 4}),
 	"hello, the zero": of(FrameHello, Hello{}),
 }
 
