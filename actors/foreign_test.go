@@ -235,8 +235,8 @@ func TestReplaceOnAHost(t *testing.T) {
 	}
 }
 
-// TestLaneForgotten: of a lane to another host that has ended without a process nothing is kept, and
-// whoever waits for the process hears of its end all the same.
+// TestLaneForgotten: of a lane to another host that has ended without a process nothing is kept,
+// and whoever waits for the process hears of its end all the same.
 func TestLaneForgotten(t *testing.T) {
 	c := newCluster(t, 1, "a", "b")
 	a, b := c.at("boota"), c.at("bootb")
@@ -297,7 +297,8 @@ func TestBothAskAcrossHosts(t *testing.T) {
 }
 
 // TestLookupCluster: a name of the cluster is who the gateway says, from every process, as the same
-// PID on every host; it follows its holder, ends with it, and is unavailable while nothing is known.
+// PID on every host; it follows its holder, ends with it, and is unavailable while nothing is
+// known.
 func TestLookupCluster(t *testing.T) {
 	c := newCluster(t, 2, "a", "b")
 	a, b := c.at("boota"), c.at("bootb")

@@ -112,8 +112,8 @@ func (c *Carrier) Failed(number uint64, to string, err error) {
 
 // Offer says that the process from of another host, of that incarnation, wants a lane to the
 // process to of this one. LaneAccepted or LaneDeclined answers, with ref, which is the caller's.
-// The caller has made sure that from is of that host. Offer returns false, and there is no answer, if
-// no process can have such an address.
+// The caller has made sure that from is of that host. Offer returns false, and there is no answer,
+// if no process can have such an address.
 func (c *Carrier) Offer(ref uint64, from string, incarnation uint64, to string) bool {
 	if checkName(from) != nil || checkName(to) != nil {
 		return false
@@ -136,8 +136,8 @@ func (c *Carrier) Peers(names []string) {
 }
 
 // LaneEnded says that a lane has ended, with the number that Opened or LaneAccepted had, and that
-// all that came on it was taken from its end here. why is the other gateway's word of the end of its
-// process; nil: that may live.
+// all that came on it was taken from its end here. why is the other gateway's word of the end of
+// its process; nil: that may live.
 func (c *Carrier) LaneEnded(number uint64, local, foreign string, why []byte) {
 	c.post(laneEnded, foreign, func(b []byte) []byte {
 		return append(wire.AppendString(binary.AppendUvarint(b, number), local), why...)

@@ -33,8 +33,8 @@ func (s *System) LookupAt(host, name string) *actor.PID {
 // LookupCluster returns the PID of a name of the cluster, which means the same on every host: each
 // message sent to it reaches who holds the name in the whole cluster, as far as this host knows,
 // which is some milliseconds behind. So a message may still reach the former holder, or find that
-// it has ended. A name without a holder is [ErrNoActor]; cut off from what the hosts agree by, names
-// are [ErrUnavailable].
+// it has ended. A name without a holder is [ErrNoActor]; cut off from what the hosts agree by,
+// names are [ErrUnavailable].
 func LookupCluster(name string) *actor.PID { return actor.NewPID(nameAddress+clusterHost, name) }
 
 // Whereis returns the holder of a name. In a child process it asks the master, under ctx. A name

@@ -222,8 +222,8 @@ func (c *Conn) transport(kind Kind, target uint64) {
 	l.sendLocked(false)
 }
 
-// Flush waits until the kernel has taken what was queued on a lane, or until ctx or the Conn ends. It
-// reports whether it has; what the kernel took may still not arrive.
+// Flush waits until the kernel has taken what was queued on a lane, or until ctx or the Conn ends.
+// It reports whether it has; what the kernel took may still not arrive.
 func (c *Conn) Flush(ctx context.Context, lane Lane) bool { return c.lanes[lane].flush(ctx) }
 
 // Credit is the number of handles that may be offered now. While it is too low,

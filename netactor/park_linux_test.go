@@ -206,9 +206,9 @@ func TestParkBound(t *testing.T) {
 	}
 }
 
-// TestParkBetweenListenerProcesses: a listener process ends, and a worker that drains has no link to
-// the next one yet. Its connections still move, so no client is told to open a new one: they go when
-// the link is there.
+// TestParkBetweenListenerProcesses: a listener process ends, and a worker that drains has no link
+// to the next one yet. Its connections still move, so no client is told to open a new one: they go
+// when the link is there.
 func TestParkBetweenListenerProcesses(t *testing.T) {
 	tr := newTree(t, true)
 	w := tr.worker(0)

@@ -24,8 +24,8 @@ type Worker struct {
 	Generation  int    // the number of the reload that it belongs to
 	Incarnation int
 
-	// Beside is set in a pool whose generations serve beside each other: those before the newest get
-	// new connections too.
+	// Beside is set in a pool whose generations serve beside each other: those before the newest
+	// get new connections too.
 	Beside bool `json:",omitzero"`
 }
 

@@ -27,8 +27,8 @@ type Canary struct {
 	// is held until it has, or until a human decides.
 	For time.Duration
 
-	// Watch is how long after the reload the tree still goes back by itself, when the new generation
-	// becomes worse than the old one was; zero = it does not. Another reload ends it.
+	// Watch is how long after the reload the tree still goes back by itself, when the new
+	// generation becomes worse than the old one was; zero = it does not. Another reload ends it.
 	Watch time.Duration
 
 	// Requests is how many requests, or reports, each generation must have before it is judged by

@@ -46,7 +46,8 @@ type CrashReport struct {
 	Asked []string `json:"asked,omitempty"`
 
 	// Traces are the IDs of the traces that the child was working on, newest first, at most 8, and
-	// Spans the outermost of its open spans. They are known while tracing is on, for sampled traces.
+	// Spans the outermost of its open spans. They are known while tracing is on, for sampled
+	// traces.
 	Traces []string   `json:"traces,omitempty"`
 	Spans  []LostSpan `json:"spans,omitempty"`
 

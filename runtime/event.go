@@ -84,8 +84,8 @@ const (
 	TreeUpgraded
 	// OperatorAsked: an operator has asked for something by the control endpoint. Why.
 	OperatorAsked
-	// CanaryJudged: a pool's new generation begins to be judged, is held, or there is a verdict. Why:
-	// that, with both generations in numbers.
+	// CanaryJudged: a pool's new generation begins to be judged, is held, or there is a verdict.
+	// Why: that, with both generations in numbers.
 	CanaryJudged
 )
 

@@ -163,8 +163,8 @@ func TestGatewayOfATree(t *testing.T) {
 	})
 }
 
-// TestUpgradeOnAHost: an upgrade leaves the boot, the member and the gateway, which hears that it is
-// the gateway of the new master too; a program without the cluster is refused.
+// TestUpgradeOnAHost: an upgrade leaves the boot, the member and the gateway, which hears that it
+// is the gateway of the new master too; a program without the cluster is refused.
 func TestUpgradeOnAHost(t *testing.T) {
 	u := startUpgradedTree(t, "upgraded on a host", "")
 	before := strings.Fields(u.Await(`^gateway of (.*) <nil>$`)[1])

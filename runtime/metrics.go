@@ -12,8 +12,8 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// measurePools emits the sizes of the tree's pools, the states of their workers, and what the groups
-// of processes use.
+// measurePools emits the sizes of the tree's pools, the states of their workers, and what the
+// groups of processes use.
 func measurePools(meter *tracing.Meter, pools *pools, tree func() Tree, groups *groupMetrics) {
 	meter.Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 		for _, c := range pools.list() {

@@ -21,10 +21,10 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// A programChild is a worker of a pool that is another program. The other end of its channel is held
-// by a goroutine of the master, as that of a worker that is a goroutine: a [child.Session], whose
-// function starts the program, says ready when the program shows it, and asks it to end at the
-// drain. The process is the worker in everything else.
+// A programChild is a worker of a pool that is another program. The other end of its channel is
+// held by a goroutine of the master, as that of a worker that is a goroutine: a [child.Session],
+// whose function starts the program, says ready when the program shows it, and asks it to end at
+// the drain. The process is the worker in everything else.
 type programChild struct {
 	worker  *poolWorker
 	spec    Process

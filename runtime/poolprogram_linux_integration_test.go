@@ -169,8 +169,8 @@ func (p *runningTree) ready(n int, but ...int) (pids []int) {
 	return pids
 }
 
-// TestPoolOfPrograms: a pool of another program is reloaded, killed and scaled under load: no client
-// is refused, and only a kill cuts a connection.
+// TestPoolOfPrograms: a pool of another program is reloaded, killed and scaled under load: no
+// client is refused, and only a kill cuts a connection.
 func TestPoolOfPrograms(t *testing.T) {
 	for _, policy := range []string{"shared", "reuseport"} {
 		t.Run(policy, func(t *testing.T) {

@@ -101,8 +101,8 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 	return local, b, nil
 }
 
-// withLabels has a Go program print the labels of its goroutines (pprof.Do) with their stacks, unless
-// GODEBUG says whether it does.
+// withLabels has a Go program print the labels of its goroutines (pprof.Do) with their stacks,
+// unless GODEBUG says whether it does.
 func withLabels(environ []string) []string {
 	const name, setting = "GODEBUG=", "tracebacklabels=1"
 	for i, kv := range environ {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Ready is the sign by which a [Process], or a program of a [Pool], shows that it does its work: at most one of the fields
-// below. The zero value requires no sign.
+// Ready is the sign by which a [Process], or a program of a [Pool], shows that it does its work: at
+// most one of the fields below. The zero value requires no sign.
 type Ready struct {
 	// Notify waits for READY=1 on the socket named in NOTIFY_SOCKET, which a service of systemd
 	// sends (sd_notify(3)), from any process of the group. When the start fails, its error contains

@@ -22,8 +22,8 @@ type Recycle struct {
 	// of the memory that it shares with others (shared memory, tmpfs), and what of both is swapped
 	// out; not the program and the files that it maps, which all workers share and the kernel can
 	// drop, and not the processes that it has started. A limit for all processes of the pool, page
-	// cache included, is memory.max of Environment.Cgroup; one that the kernel keeps for each worker
-	// and what it has started is Environment.Resources.MemoryMax.
+	// cache included, is memory.max of Environment.Cgroup; one that the kernel keeps for each
+	// worker and what it has started is Environment.Resources.MemoryMax.
 	//
 	// A SoftMemory that a fresh worker exceeds recycles for ever: a worker that is over it within
 	// 10 s, like the one before it in its slot, is replaced when it has lived for 10 s, the next

@@ -23,8 +23,8 @@ import (
 const maxGuardedKeys = 1024
 
 // requestGuard is the quarantine of the requests of a pool. It tells the workers which keys are
-// suspected or refused; they say which were answered, and ask by what they refuse for a probe. It is
-// an actor, for operators. A nil *requestGuard guards nothing.
+// suspected or refused; they say which were answered, and ask by what they refuse for a probe. It
+// is an actor, for operators. A nil *requestGuard guards nothing.
 type requestGuard struct {
 	log   *slog.Logger
 	pool  string
@@ -37,8 +37,8 @@ type requestGuard struct {
 	last    uint64           // the number of the newest probe
 }
 
-// harmlessAfter is how long a request lasts that kills nothing, but by a hang: it is no suspect, and
-// as a probe it counts as answered.
+// harmlessAfter is how long a request lasts that kills nothing, but by a hang: it is no suspect,
+// and as a probe it counts as answered.
 const harmlessAfter = time.Minute
 
 // guardedWorker is what a requestGuard needs of a worker.

@@ -129,8 +129,8 @@ func TestRequestGuard(t *testing.T) {
 	})
 }
 
-// TestRequestGuardBound: what no frame has room for is cleared, so that no worker refuses a key that
-// no other can have answered.
+// TestRequestGuardBound: what no frame has room for is cleared, so that no worker refuses a key
+// that no other can have answered.
 func TestRequestGuardBound(t *testing.T) {
 	g := newRequestGuard(Poison{Deaths: 2}, "web", slog.New(slog.DiscardHandler))
 	w := &toldWorker{id: "one"}

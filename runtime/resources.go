@@ -40,8 +40,8 @@ type Resources struct {
 
 // ResourceUsage is what the processes of a cgroup use and its limits, zero where there is none or
 // the kernel does not tell. In bytes: Memory now, MemoryPeak, and the limits MemoryHigh and
-// MemoryMax. HighEvents, MaxEvents and OOMEvents are how often it was slowed down at MemoryHigh, was
-// about to exceed MemoryMax, and had no memory left; OOMKills how many processes the kernel has
+// MemoryMax. HighEvents, MaxEvents and OOMEvents are how often it was slowed down at MemoryHigh,
+// was about to exceed MemoryMax, and had no memory left; OOMKills how many processes the kernel has
 // killed for that. CPUSeconds is CPU time, ThrottledSeconds how long the CPUQuota (percent of one
 // CPU) held it up. Tasks are threads, TasksMax their limit. CPUPressure, MemoryPressure and
 // IOPressure tell how long it had to wait. String returns one line.

@@ -27,10 +27,10 @@ type Sandbox struct {
 	// NoFiles closes the file system, but for the paths in Read, Write and Execute, each with all
 	// below it; any of them closes the rest. They are absolute, and are opened at each start, with
 	// the master's rights. Write includes reading, making, renaming and removing, but no device
-	// nodes; Execute includes reading. The process's own program can always be executed; a script or
-	// a program with shared libraries needs its interpreter and these in Execute. What is open
-	// already stays open, sockets with a path can still be connected to, and the attributes of files
-	// can be read. The process traces nobody outside. Landlock, Linux 6.2.
+	// nodes; Execute includes reading. The process's own program can always be executed; a script
+	// or a program with shared libraries needs its interpreter and these in Execute. What is open
+	// already stays open, sockets with a path can still be connected to, and the attributes of
+	// files can be read. The process traces nobody outside. Landlock, Linux 6.2.
 	NoFiles bool
 	Read    []string
 	Write   []string
@@ -48,8 +48,8 @@ type Sandbox struct {
 	Scoped bool
 
 	// NoNetwork puts the process into a network namespace of its own, which has no interface but a
-	// loopback that is down. Sockets that it is given work on. Takes CAP_SYS_ADMIN or, without User,
-	// Group and Groups, a user namespace, in which it has its own number alone.
+	// loopback that is down. Sockets that it is given work on. Takes CAP_SYS_ADMIN or, without
+	// User, Group and Groups, a user namespace, in which it has its own number alone.
 	NoNetwork bool
 
 	// Capabilities are all that the process has and can ever have, by names as in

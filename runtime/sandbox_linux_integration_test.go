@@ -396,8 +396,8 @@ func TestHostileWorker(t *testing.T) {
 	})
 }
 
-// TestDeniedCall: the exit reason of a worker names the system call that it may not make, and that of
-// another program says that there was one; its walls are those of a worker.
+// TestDeniedCall: the exit reason of a worker names the system call that it may not make, and that
+// of another program says that there was one; its walls are those of a worker.
 func TestDeniedCall(t *testing.T) {
 	t.Setenv(fileVar, t.TempDir())
 	p := startTree(t, "denied")

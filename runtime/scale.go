@@ -10,8 +10,8 @@ import (
 // Scale changes the number of slots of a pool, 1 to 4096. path is the pool's path in the tree; ""
 // is the only pool, or the first of several. New slots get the lowest free numbers. Pool.ScaleDown
 // decides which slots go; their workers drain, and Scale does not wait for them. The size stays
-// when the pool's supervisor restarts the pool. With a Pool.Autoscale that goes on from it, if it is
-// within its bounds; otherwise the size stays.
+// when the pool's supervisor restarts the pool. With a Pool.Autoscale that goes on from it, if it
+// is within its bounds; otherwise the size stays.
 //
 // Scale returns when every new slot has its worker. A slot that does not come up is an error, and
 // is removed. Scale waits for a reload of the pool that is under way. The end of ctx ends the wait,

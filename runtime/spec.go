@@ -48,13 +48,13 @@ type Pool struct {
 	Function string
 
 	// Command is a program and its arguments, in place of Worker: each worker is a process of it,
-	// which is looked up as that of a [Process] at each start, and stays in the foreground. It works
-	// from its start, as it accepts by itself on the Listeners that it is given. Its variables
-	// COPPICE_NAME, COPPICE_SLOT and COPPICE_GENERATION say which worker it is.
+	// which is looked up as that of a [Process] at each start, and stays in the foreground. It
+	// works from its start, as it accepts by itself on the Listeners that it is given. Its
+	// variables COPPICE_NAME, COPPICE_SLOT and COPPICE_GENERATION say which worker it is.
 	//
 	// Slots, restarts, reloads, scaling, recycling, output and crash reports are those of any pool.
-	// A spare is ready and works too: it has COPPICE_NAME as a spare, and no COPPICE_SLOT, also when
-	// it has got a slot. What the master learns from a worker function it does not know of a
+	// A spare is ready and works too: it has COPPICE_NAME as a spare, and no COPPICE_SLOT, also
+	// when it has got a slot. What the master learns from a worker function it does not know of a
 	// program: requests (Recycle.Requests, Tree), connections, the stacks of a program that is not
 	// written in Go, actors. See docs/programs.md.
 	Command []string
@@ -109,10 +109,10 @@ type Pool struct {
 	Environment Environment // what each process is started with, besides the program
 
 	// Listen limits what the workers may ask the master to listen on, besides the Listeners of the
-	// tree, which they may all use. Zero = nothing more if Environment has a User, a Group,
-	// Groups or a Sandbox, because such workers must not use the rights of the master, which opens
-	// the socket; otherwise anything. What is not allowed fails with an error that wraps ErrListenDenied and
-	// EACCES.
+	// tree, which they may all use. Zero = nothing more if Environment has a User, a Group, Groups
+	// or a Sandbox, because such workers must not use the rights of the master, which opens the
+	// socket; otherwise anything. What is not allowed fails with an error that wraps
+	// ErrListenDenied and EACCES.
 	Listen ListenRules
 
 	// Isolation chooses what a worker is: a separate process (the default), or a goroutine of the

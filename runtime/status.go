@@ -54,8 +54,8 @@ type Tree struct {
 	// Of a listener: its socket. Of a pool: the sockets that its workers asked for.
 	Listeners []ListenerInfo `json:"listeners,omitempty"`
 
-	// Of a pool and a Process: the walls of its Environment.Sandbox, and what its workers may listen
-	// on, in one line.
+	// Of a pool and a Process: the walls of its Environment.Sandbox, and what its workers may
+	// listen on, in one line.
 	Sandbox string `json:"sandbox,omitempty"`
 
 	// Of the master. Cursor is that of the newest event that the tree certainly shows; a reader of

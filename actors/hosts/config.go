@@ -25,8 +25,8 @@ type Config struct {
 	// address, as there is no port by default, and none on all addresses by accident. Required.
 	Listen string
 
-	// Peers are the addresses of the hosts, by name: Static, PeersFile, DNS, or something of your own.
-	// This one may be among them. A host that is not there is refused. nil = no other host.
+	// Peers are the addresses of the hosts, by name: Static, PeersFile, DNS, or something of your
+	// own. This one may be among them. A host that is not there is refused. nil = no other host.
 	Peers Peers
 
 	// TLS has this host's certificate. Without it the trunks are plain, which is refused but on
@@ -37,8 +37,8 @@ type Config struct {
 	// to 1 min. Zero = 2 s.
 	Silence time.Duration
 
-	// Engine is what the hosts agree by, the same on each: hosts/etcd has one that runs in the hosts
-	// themselves, and one for an etcd of your own. nil = there are no names of the cluster.
+	// Engine is what the hosts agree by, the same on each: hosts/etcd has one that runs in the
+	// hosts themselves, and one for an etcd of your own. nil = there are no names of the cluster.
 	Engine EngineSpec
 
 	// Dir is a directory of this host alone, which is made with mode 0700 if it is not there. By
@@ -46,10 +46,10 @@ type Config struct {
 	// have died, and ends their leases at once. "" = it waits for the leases.
 	Dir string
 
-	// Lease is for how long the engine keeps what a process of this host holds when it does not hear
-	// of it, from MinLease to MaxLease; zero = DefaultLease. Margin is by how much earlier what is
-	// owned is told to stop: what it takes to stop has to fit. From 50 ms to a half of Lease; zero =
-	// a tenth of it, and 250 ms at least.
+	// Lease is for how long the engine keeps what a process of this host holds when it does not
+	// hear of it, from MinLease to MaxLease; zero = DefaultLease. Margin is by how much earlier
+	// what is owned is told to stop: what it takes to stop has to fit. From 50 ms to a half of
+	// Lease; zero = a tenth of it, and 250 ms at least.
 	Lease, Margin time.Duration
 
 	// Logger gets what a human must see to: hosts that are refused, certificates that cannot be

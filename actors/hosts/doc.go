@@ -26,9 +26,9 @@
 //
 // # The caller's duties
 //
-// What a name is for stops when Holding.Context ends, within Config.Margin, and Release follows when
-// it has stopped, not before. What must not be changed by a holder that was frozen compares fences
-// (Guard).
+// What a name is for stops when Holding.Context ends, within Config.Margin, and Release follows
+// when it has stopped, not before. What must not be changed by a holder that was frozen compares
+// fences (Guard).
 //
 // # What is promised
 //

@@ -24,9 +24,9 @@ import (
 // before the other host hears that the lane alone has ended.
 const endGrace = 2 * time.Second
 
-// laneReadWait is how long the messages of a process of another host that has ended may wait for the
-// process that they are for; then they are lost, as between siblings. For what a process of this
-// host has left, and the other host does not take yet, it is endGrace.
+// laneReadWait is how long the messages of a process of another host that has ended may wait for
+// the process that they are for; then they are lost, as between siblings. For what a process of
+// this host has left, and the other host does not take yet, it is endGrace.
 const laneReadWait = time.Second
 
 // laneQueue bounds what the channel to a process holds in each direction of a lane, but for one
@@ -468,8 +468,8 @@ func (g *gateway) failed(host string, err error) {
 }
 
 // isNews reports whether this was not said of the host since it was up last, but for the numbers in
-// it, such as ports. Strangers can say what they like: so it remembers maxTold, and begins anew each
-// minute at most.
+// it, such as ports. Strangers can say what they like: so it remembers maxTold, and begins anew
+// each minute at most.
 func (g *gateway) isNews(host, cause string) bool {
 	of := [2]string{host, strings.Map(func(r rune) rune {
 		if unicode.IsDigit(r) {

@@ -50,7 +50,8 @@ func (n *namespaces) ip(args ...string) {
 	}
 }
 
-// cut has what a host sends be lost: it goes to a machine that is not there, and the cable stays up.
+// cut has what a host sends be lost: it goes to a machine that is not there, and the cable stays
+// up.
 func (n *namespaces) cut(from ...string) {
 	for _, host := range from {
 		to := map[string]string{"a": "10.77.0.2", "b": "10.77.0.1"}[host]
@@ -93,8 +94,8 @@ func (n *namespaces) start(host string, env []string) *runtimetest.Program {
 	return runtimetest.Start(n.t, append(env, hostVar+"="+host))
 }
 
-// TestNamespaces: two programs on two machines. A cut, of both ways or of one, and a gateway that is
-// stopped make the other host unreachable, and its actors answer again afterwards; the ends of a
+// TestNamespaces: two programs on two machines. A cut, of both ways or of one, and a gateway that
+// is stopped make the other host unreachable, and its actors answer again afterwards; the ends of a
 // gateway and of a worker are told at once. COPPICE_SOAK=1 repeats it, and checks the times.
 func TestNamespaces(t *testing.T) {
 	n := newNamespaces(t)

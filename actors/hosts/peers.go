@@ -29,9 +29,9 @@ type Static map[string]string
 // Hosts returns the addresses.
 func (s Static) Hosts(context.Context) (map[string]string, error) { return s, nil }
 
-// PeersFile is a file of lines, each with the name of a host and its address with a port. Empty lines and
-// those that begin with # count for nothing. It is to be replaced by a rename, as half of it would be
-// taken for all.
+// PeersFile is a file of lines, each with the name of a host and its address with a port. Empty
+// lines and those that begin with # count for nothing. It is to be replaced by a rename, as half of
+// it would be taken for all.
 type PeersFile string
 
 // Hosts reads the file.
@@ -54,8 +54,8 @@ func (f PeersFile) Hosts(context.Context) (map[string]string, error) {
 	return found, nil
 }
 
-// DNS is the name of SRV records, such as _coppice._tcp.shop.internal. The first label of a record's
-// target is the name of the host.
+// DNS is the name of SRV records, such as _coppice._tcp.shop.internal. The first label of a
+// record's target is the name of the host.
 type DNS string
 
 var lookupSRV = net.DefaultResolver.LookupSRV // but in tests

@@ -175,8 +175,8 @@ func TestFenceInMessages(t *testing.T) {
 }
 
 // TestStartedAnew: what the processes of a host held that have died with its former start is free
-// at once, though their leases last for an hour, and so is the host's own entry; what one holds that
-// lives on is not.
+// at once, though their leases last for an hour, and so is the host's own entry; what one holds
+// that lives on is not.
 func TestStartedAnew(t *testing.T) {
 	m := hoststest.NewMemory()
 	c := newCluster(t, time.Minute)

@@ -16,7 +16,8 @@ import (
 func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 
 // TestPython: the processes are reloaded and killed under load: no client is refused, and none is
-// cut by a reload, nor by one that fails. With COPPICE_SOAK there are 50 reloads, and a kill each 500 ms for 25 s.
+// cut by a reload, nor by one that fails. With COPPICE_SOAK there are 50 reloads, and a kill each
+// 500 ms for 25 s.
 func TestPython(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("there is no python3")

@@ -123,9 +123,9 @@ type Function struct {
 
 // Handle returns a Function: fn by a name, which has no slash. Each call runs fn on a goroutine of
 // its own, in a worker of the pool. ctx ends when the time of the call is over, with the cause
-// context.DeadlineExceeded (context.Cause), when its caller's context has ended, and when the worker
-// has to end. A panic of fn is the caller's [PanicError],
-// and the worker goes on. The handles of in are fn's to close; a [View] is fn's until it returns.
+// context.DeadlineExceeded (context.Cause), when its caller's context has ended, and when the
+// worker has to end. A panic of fn is the caller's [PanicError], and the worker goes on. The
+// handles of in are fn's to close; a [View] is fn's until it returns.
 func Handle[In, Out any](name string, fn func(ctx context.Context, in In) (Out, error)) Function {
 	return Function{name, func(ctx context.Context, b *body) (body, error) {
 		in, err := decodeInput[In](b)

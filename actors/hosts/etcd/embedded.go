@@ -24,8 +24,8 @@ import (
 // port, and who has no certificate of the cluster has no way to it.
 type Embedded struct {
 	// Dir is where the state of this host's seat is, and the sockets of the engine; it is made with
-	// mode 0700 if it is not there. It has to outlive the host's processes, and must not be given to
-	// another host. A relative path begins at the working directory of the program.
+	// mode 0700 if it is not there. It has to outlive the host's processes, and must not be given
+	// to another host. A relative path begins at the working directory of the program.
 	Dir string
 	// Seats are the hosts that vote: 1, 3, 5 or 7 of them, the same on every host.
 	Seats []string

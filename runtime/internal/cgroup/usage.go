@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// ResourceUsage is what the processes of a group use, and its limits. What the kernel does not tell, and a
-// limit that there is not, is zero.
+// ResourceUsage is what the processes of a group use, and its limits. What the kernel does not
+// tell, and a limit that there is not, is zero.
 type ResourceUsage struct {
 	Memory     int64 `json:"memory_bytes,omitempty"`
 	MemoryPeak int64 `json:"memory_peak_bytes,omitempty"` // since Linux 5.19

@@ -323,8 +323,8 @@ func (d *Drain) CloseIdle(grace, limit context.Context) {
 }
 
 // closeSome closes up to n connections that have no request, and counts them. It keeps a connection
-// from which there are bytes to read, or which has received some since the last look: the server has
-// read them, and may not know yet that they are a request.
+// from which there are bytes to read, or which has received some since the last look: the server
+// has read them, and may not know yet that they are a request.
 func (d *Drain) closeSome(n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

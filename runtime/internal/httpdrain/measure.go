@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Measure has served called after each request, on its goroutine, with how long its handler took and
-// whether it failed: by a status of 500 or more, or by a panic. Requests that ask for an upgrade of
-// their connection are left out. The server must not serve yet.
+// Measure has served called after each request, on its goroutine, with how long its handler took
+// and whether it failed: by a status of 500 or more, or by a panic. Requests that ask for an
+// upgrade of their connection are left out. The server must not serve yet.
 func (d *Drain) Measure(served func(took time.Duration, failed bool)) { d.served = served }
 
 func (d *Drain) serveMeasured(rw http.ResponseWriter, r *http.Request) {
@@ -19,12 +19,13 @@ func (d *Drain) serveMeasured(rw http.ResponseWriter, r *http.Request) {
 	returned = true
 }
 
-// statusFields are the indices of the field of each type of http.ResponseWriter that has the status.
+// statusFields are the indices of the field of each type of http.ResponseWriter that has the
+// status.
 var statusFields sync.Map // of reflect.Type to [][]int
 
 // statusOf returns the status of an answer whose handler has returned; 0 if it is not known, or was
-// not set. A writer around rw would cost each request an allocation, and hide methods; so the status
-// is read where package http keeps it, of HTTP/1 and HTTP/2.
+// not set. A writer around rw would cost each request an allocation, and hide methods; so the
+// status is read where package http keeps it, of HTTP/1 and HTTP/2.
 func statusOf(rw http.ResponseWriter) int {
 	if u, ok := rw.(interface{ Unwrap() http.ResponseWriter }); ok { // of a Drain that has begun
 		rw = u.Unwrap()

@@ -38,7 +38,8 @@ const (
 	None = -1
 )
 
-// A Served is a request that a worker was serving when it ended. Its key is what the worker has written.
+// A Served is a request that a worker was serving when it ended. Its key is what the worker has
+// written.
 type Served struct {
 	Key   string
 	Began time.Time

@@ -67,9 +67,9 @@ const (
 	// Ended: Worker has ended. Final: by its restart type it is not restarted.
 	// KilledOutside: something outside the tree killed it. Orderly: it returned without an error.
 	Ended
-	// Roll: replace every worker by one of Gen. Answered by Rolled. Back: it undoes a
-	// roll that has failed in another pool, and does not fail. Share: only so many slots, unless the
-	// roll turns back; 0 = all.
+	// Roll: replace every worker by one of Gen. Answered by Rolled. Back: it undoes a roll that has
+	// failed in another pool, and does not fail. Share: only so many slots, unless the roll turns
+	// back; 0 = all.
 	Roll
 	// Abort: fail the current roll, or the next one if there is none.
 	Abort

@@ -167,8 +167,8 @@ func TestSettled(t *testing.T) {
 	}
 }
 
-// withoutCapabilities takes CAP_SYS_RESOURCE, CAP_SYS_NICE and CAP_SYS_PTRACE from the thread that starts
-// processes, as a container does from its root, until the end of the test.
+// withoutCapabilities takes CAP_SYS_RESOURCE, CAP_SYS_NICE and CAP_SYS_PTRACE from the thread that
+// starts processes, as a container does from its root, until the end of the test.
 func withoutCapabilities(t *testing.T) {
 	t.Helper()
 	set := func(change func(*[2]unix.CapUserData)) {
@@ -484,7 +484,8 @@ func startAndKill(t *testing.T, n int) (pgids []int) {
 }
 
 // TestListenPID: LISTEN_PID is the number of the process itself, whatever the variables said, and
-// nothing else changes; also within walls, and of a process of another user, by a root without CAP_SYS_PTRACE.
+// nothing else changes; also within walls, and of a process of another user, by a root without
+// CAP_SYS_PTRACE.
 func TestListenPID(t *testing.T) {
 	cmd := Command{
 		Path: "/bin/sh", Args: []string{"sh", "-c", `echo "$LISTEN_PID $A $B"; echo $$; env | grep -c LISTEN_PID`, "an argument"},

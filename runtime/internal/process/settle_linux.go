@@ -24,10 +24,10 @@ var rlimits = map[string]int{
 // Number returns the limit's number for setrlimit(2).
 func (l Rlimit) Number() int { return rlimits[l.Name] }
 
-// settle makes the settings that a fork cannot: limits, a nice value, LISTEN_PID. The process has asked to
-// be traced and is stopped at its exec, before the first instruction of the program. When settle
-// returns, the process runs, untraced; on an error it is still stopped. Only the thread that forked
-// it may call settle.
+// settle makes the settings that a fork cannot: limits, a nice value, LISTEN_PID. The process has
+// asked to be traced and is stopped at its exec, before the first instruction of the program. When
+// settle returns, the process runs, untraced; on an error it is still stopped. Only the thread that
+// forked it may call settle.
 func settle(pid int, cmd Command) error {
 	standing, err := awaitStop(pid)
 	if err != nil {

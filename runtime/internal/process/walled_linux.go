@@ -310,7 +310,8 @@ func (cmd *Command) walledCalls(path string, fds []uintptr) *childCalls {
 	c.placeFiles(fds)
 	limit(files)
 	c.add(call("rt_sigprocmask", needsFiles), unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, held(c, unix.Sigset_t{}), 0, 8)
-	// The arguments of the exec come before the filter, so that nothing has to be looked up after it.
+	// The arguments of the exec come before the filter, so that nothing has to be looked up after
+	// it.
 	argv, firstVariable := c.texts(cmd.Args), len(c.held)
 	envv := c.texts(cmd.environ())
 	if cmd.ListenPID {

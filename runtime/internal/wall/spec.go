@@ -56,7 +56,8 @@ func (s *Rules) Seal() string {
 	return seal.Var + "=SIGSYS"
 }
 
-// Validate reports the fields that make no sense. program is set for a program that is not this one.
+// Validate reports the fields that make no sense. program is set for a program that is not this
+// one.
 func (s *Rules) Validate(bad func(field string, value any, why string), program bool) {
 	absolute := func(field string, paths []string) {
 		for _, p := range paths {

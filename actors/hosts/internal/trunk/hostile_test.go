@@ -352,7 +352,8 @@ func TestReplaced(t *testing.T) {
 	}
 }
 
-// TestFormerBoot: a boot that a later one has replaced gets no trunk any more, and both sides hear why.
+// TestFormerBoot: a boot that a later one has replaced gets no trunk any more, and both sides hear
+// why.
 func TestFormerBoot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := hoststest.NewNet(1)

@@ -108,8 +108,8 @@ type pair struct {
 // maxBoots bounds the boots of one name that are remembered.
 const maxBoots = 64
 
-// badBootLocked returns why a host cannot have its boot: it is that of a host of another name, or was
-// replaced by a later one.
+// badBootLocked returns why a host cannot have its boot: it is that of a host of another name, or
+// was replaced by a later one.
 func (m *Mesh) badBootLocked(host Host) string {
 	if owner := m.boots[host.Boot]; owner != "" && owner != host.Name {
 		return fmt.Sprintf("%s has the boot %s of %s", host.Name, host.Boot, owner)
