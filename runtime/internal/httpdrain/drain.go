@@ -32,9 +32,9 @@ type Drain struct {
 	parking  atomic.Bool // a movable connection goes on elsewhere: its client need not be told
 
 	mu    sync.Mutex
-	conns map[net.Conn]*connState // HTTP/1, and connections whose protocol is not known yet
-	over  bool                    // CloseIdle has returned: what becomes idle is closed
-	empty chan struct{}           // one token: conns may be empty
+	conns map[net.Conn]*httpConn // HTTP/1, and connections whose protocol is not known yet
+	over  bool                   // CloseIdle has returned: what becomes idle is closed
+	empty chan struct{}          // one token: conns may be empty
 
 	server *http.Server
 	before fields        // of the server
@@ -46,14 +46,14 @@ type Drain struct {
 // fields are what a Drain changes of a server.
 type fields struct {
 	handler      http.Handler
-	connState    func(net.Conn, http.ConnState)
+	httpConn     func(net.Conn, http.ConnState)
 	connContext  func(context.Context, net.Conn) context.Context
 	tlsNextProto map[string]func(*http.Server, *tls.Conn, http.Handler)
 	tlsConfig    *tls.Config
 }
 
-// connState is what is known of a connection.
-type connState struct {
+// httpConn is what is known of a connection.
+type httpConn struct {
 	http.ConnState
 
 	looked   bool   // by closeSome, when the kernel had received that many bytes
@@ -79,7 +79,7 @@ type connKey struct{}
 // that are closed without an answer, and for requests, on any goroutine; they must not block.
 func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net.Conn) context.Context, force, count func(n int), gate Gate) *Drain {
 	d := &Drain{
-		inner: s.Handler, force: force, count: count, gate: gate, conns: map[net.Conn]*connState{}, empty: make(chan struct{}, 1),
+		inner: s.Handler, force: force, count: count, gate: gate, conns: map[net.Conn]*httpConn{}, empty: make(chan struct{}, 1),
 		server: s, before: fields{s.Handler, s.ConnState, s.ConnContext, s.TLSNextProto, s.TLSConfig}, ended: make(chan struct{}, 1),
 	}
 	if d.inner == nil {
@@ -89,14 +89,14 @@ func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net
 	if conf != nil {
 		s.TLSConfig = conf
 	}
-	connState := s.ConnState
+	httpConn := s.ConnState
 	if s.ConnContext != nil {
 		connContext = s.ConnContext
 	}
 	s.ConnState = func(c net.Conn, st http.ConnState) {
 		d.note(c, st)
-		if connState != nil {
-			connState(c, st)
+		if httpConn != nil {
+			httpConn(c, st)
 		}
 		if st != http.StateActive && st != http.StateIdle { // most are
 			d.account(st) // its goroutine does not read s after this
@@ -130,7 +130,7 @@ func (d *Drain) Release() bool {
 		return false
 	}
 	s, was := d.server, d.before
-	s.Handler, s.ConnState, s.ConnContext = was.handler, was.connState, was.connContext
+	s.Handler, s.ConnState, s.ConnContext = was.handler, was.httpConn, was.connContext
 	s.TLSNextProto, s.TLSConfig = was.tlsNextProto, was.tlsConfig
 	return true
 }
@@ -226,7 +226,7 @@ func (d *Drain) note(c net.Conn, st http.ConnState) {
 	d.mu.Lock()
 	state := d.conns[c]
 	if state == nil && st == http.StateNew {
-		state = new(connState)
+		state = new(httpConn)
 		d.conns[c] = state
 	}
 	if state != nil { // else it is HTTP/2
