@@ -46,7 +46,7 @@ type Drain struct {
 // fields are what a Drain changes of a server.
 type fields struct {
 	handler      http.Handler
-	httpConn     func(net.Conn, http.ConnState)
+	connState    func(net.Conn, http.ConnState)
 	connContext  func(context.Context, net.Conn) context.Context
 	tlsNextProto map[string]func(*http.Server, *tls.Conn, http.Handler)
 	tlsConfig    *tls.Config
@@ -130,7 +130,7 @@ func (d *Drain) Release() bool {
 		return false
 	}
 	s, was := d.server, d.before
-	s.Handler, s.ConnState, s.ConnContext = was.handler, was.httpConn, was.connContext
+	s.Handler, s.ConnState, s.ConnContext = was.handler, was.connState, was.connContext
 	s.TLSNextProto, s.TLSConfig = was.tlsNextProto, was.tlsConfig
 	return true
 }
