@@ -89,14 +89,14 @@ func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net
 	if conf != nil {
 		s.TLSConfig = conf
 	}
-	httpConn := s.ConnState
+	connState := s.ConnState
 	if s.ConnContext != nil {
 		connContext = s.ConnContext
 	}
 	s.ConnState = func(c net.Conn, st http.ConnState) {
 		d.note(c, st)
-		if httpConn != nil {
-			httpConn(c, st)
+		if connState != nil {
+			connState(c, st)
 		}
 		if st != http.StateActive && st != http.StateIdle { // most are
 			d.account(st) // its goroutine does not read s after this
