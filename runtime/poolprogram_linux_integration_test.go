@@ -286,7 +286,9 @@ func TestProgramSpare(t *testing.T) {
 	if now := p.ready(1, pids...); now[0] != spare.PID {
 		t.Errorf("the slot has process %d, the spare was %d", now[0], spare.PID)
 	}
-	p.output.with(t, "#"+strconv.Itoa(spare.ID)+` g1| web/spare slot "" false generation 1`)
+	runtimetest.Eventually(t, "its variables", func() bool { // the line may come when it has its slot
+		return strings.Contains(p.output.String(), "#"+strconv.Itoa(spare.ID)+` g1| web/spare slot "" false generation 1`)
+	})
 }
 
 // TestProgramSays: what a program says of itself stands in the tree; a silent one hangs, one that
