@@ -387,7 +387,8 @@ func TestCountersNeverGoBack(t *testing.T) {
 		}
 		body.Close()
 		asked++
-		if death < 4 { // a worker tells once a second
+		p.Await(fmt.Sprintf(`"supervisor: started" path=master/web/.* process.pid=%d `, a.pid)) // else its death is one of a start
+		if death < 4 {                                                                          // a worker tells once a second
 			if err := poll(ctx, "count the page", func() (bool, error) {
 				now := look()
 				return now[pages] == float64(asked), fmt.Errorf("%v pages, want %d", now[pages], asked)
