@@ -44,12 +44,14 @@ type Sandbox struct {
 	Bind    []uint16
 
 	// Scoped: it signals no process and connects to no abstract Unix socket but of its own and of
-	// what it has started; siblings are as far as the master. Landlock, Linux 6.12.
+	// what it has started, and limits nobody else (prlimit(2)); siblings are as far as the master.
+	// Landlock, Linux 6.12, and seccomp.
 	Scoped bool
 
 	// NoNetwork puts the process into a network namespace of its own, which has no interface but a
 	// loopback that is down. Sockets that it is given work on. Takes CAP_SYS_ADMIN or, without
-	// User, Group and Groups, a user namespace, in which it has its own number alone.
+	// User, Group and Groups, a user namespace, in which it has its own number alone. Root leaves it
+	// again unless NoCapabilities, Syscalls or a User takes the right away.
 	NoNetwork bool
 
 	// Capabilities are all that the process has and can ever have, by names as in

@@ -115,7 +115,28 @@ var hostile = map[string]func(ctx context.Context, w *coppice.Worker) error{
 		}
 		return err
 	},
-	"signal the master": func(context.Context, *coppice.Worker) error { return unix.Kill(os.Getppid(), 0) },
+	"signal the master":             func(context.Context, *coppice.Worker) error { return unix.Kill(os.Getppid(), 0) },
+	"signal a thread of the master": func(context.Context, *coppice.Worker) error { return unix.Tgkill(os.Getppid(), os.Getppid(), 0) },
+	"signal the master by a descriptor": func(context.Context, *coppice.Worker) error {
+		_, err := unix.FcntlInt(0, unix.F_SETOWN, os.Getppid())
+		return err
+	},
+	"limit the master": func(context.Context, *coppice.Worker) error {
+		var l unix.Rlimit
+		return unix.Prlimit(os.Getppid(), unix.RLIMIT_CPU, nil, &l)
+	},
+	"send to a socket with a name": func(context.Context, *coppice.Worker) error {
+		p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(p[1])
+		defer unix.Close(p[0])
+		if err := unix.Sendto(p[0], nil, 0, &unix.SockaddrUnix{Name: filepath.Join(os.Getenv(fileVar), "master.sock")}); !errors.Is(err, unix.EPROTOTYPE) {
+			return err
+		}
+		return nil
+	},
 	"signal siblings": func(context.Context, *coppice.Worker) error {
 		processes, err := os.ReadDir("/proc")
 		for _, p := range processes {
@@ -197,7 +218,7 @@ var walls = map[string]struct {
 	}},
 	"scoped": {func() coppice.Environment {
 		return coppice.Environment{Sandbox: coppice.Sandbox{Scoped: true}}
-	}, map[string]error{"signal the master": unix.EPERM, "signal siblings": unix.EPERM, "an abstract socket": unix.EPERM, "trace the master": unix.EPERM}},
+	}, map[string]error{"limit the master": unix.EPERM, "signal a thread of the master": unix.EPERM, "signal the master": unix.EPERM, "signal siblings": unix.EPERM, "an abstract socket": unix.EPERM, "trace the master": unix.EPERM}},
 	"network": {func() coppice.Environment {
 		return coppice.Environment{Sandbox: coppice.Sandbox{NoNetwork: true}}
 	}, map[string]error{"connect out": unix.ENETUNREACH, "an abstract socket": unix.ECONNREFUSED}},
@@ -208,6 +229,7 @@ var walls = map[string]struct {
 		return coppice.Environment{Sandbox: coppice.Sandbox{Syscalls: "compute", DenyWithError: true}}
 	}, map[string]error{
 		"connect out": unix.EPERM, "bind": unix.EPERM, "exec": unix.EPERM, "exec in place": unix.EPERM, "fork bomb": unix.EPERM, "signal siblings": unix.EPERM,
+		"signal a thread of the master": unix.EPERM, "signal the master by a descriptor": unix.EPERM, "limit the master": unix.EPERM, "send to a socket with a name": unix.EPROTONOSUPPORT,
 		"the master's Unix socket": unix.EPERM, "an abstract socket": unix.EPERM, "trace the master": unix.EPERM, "a user namespace": unix.EPERM,
 	}},
 	"service": {func() coppice.Environment {

@@ -39,13 +39,16 @@ func (g *Cgroup) Events() string {
 }
 
 // Kill sends SIGKILL to all processes of the group and below it, those included that are being
-// forked. It does nothing if the group is gone, or none.
+// forked. It does nothing if the group is gone, or none, or after LastUsage: another group may have
+// its name then.
 func (g *Cgroup) Kill() error {
-	if g == nil {
+	if g == nil || g.over.Load() {
 		return nil
 	}
-	return gone(write(g.dir, killFile, "1"))
+	return g.kill()
 }
+
+func (g *Cgroup) kill() error { return gone(write(g.dir, killFile, "1")) }
 
 // Remove kills what is in the group and removes it, with the groups that its processes have made
 // below it. It waits until the kernel has buried them, at most for patience. The Cgroup is not used
@@ -54,7 +57,7 @@ func (g *Cgroup) Remove(patience time.Duration) error {
 	if g == nil {
 		return nil
 	}
-	err := g.Kill()
+	err := g.kill()
 	end := time.Now().Add(patience)
 	for pause := time.Millisecond; ; pause = min(2*pause, maxPause) {
 		removed := remove(g.dir)
@@ -62,7 +65,7 @@ func (g *Cgroup) Remove(patience time.Duration) error {
 			return errors.Join(err, removed)
 		}
 		time.Sleep(pause)
-		err = g.Kill() // of a process that was moved in
+		err = g.kill() // of a process that was moved in
 	}
 }
 

@@ -295,10 +295,14 @@ func Sweep(own string, kill bool) (left int) {
 	return left
 }
 
-// populated reports whether a process is in a cgroup or below it.
+// populated reports whether a process is in a cgroup or below it. What cannot be read, for want of
+// descriptors perhaps, may have some: no living master may be taken for a former one.
 func populated(dir string) bool {
 	b, err := os.ReadFile(filepath.Join(dir, eventsFile))
-	return err == nil && parseKeys(b)["populated"] != 0
+	if err != nil {
+		return gone(err) != nil
+	}
+	return parseKeys(b)["populated"] != 0
 }
 
 // write writes a value to a control file. It makes no file.

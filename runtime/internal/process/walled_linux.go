@@ -25,6 +25,7 @@ type childCall struct {
 	spare  int               // if not 0, a failure leaves out so many calls, this one included, and the start goes on
 	errno  syscall.Errno     // set by the child
 
+	puts   *uint32                 // gets the result
 	digits *[len(pidRoom) + 1]byte // of getpid: gets the result in decimal, and a zero
 }
 
@@ -57,6 +58,9 @@ func makeCalls(clone *[4]uintptr, calls []childCall) (pid uintptr, errno uintptr
 		}
 		if c.number == unix.SYS_OPENAT {
 			opened = r
+		}
+		if c.puts != nil {
+			*c.puts = uint32(r)
 		}
 		if c.digits != nil {
 			n := 0
@@ -322,6 +326,12 @@ func (cmd *Command) walledCalls(path string, fds []uintptr) *childCalls {
 	if len(w.Filter) > 0 {
 		from := len(c.calls)
 		c.held = append(c.held, w.Filter)
+		for i := range w.Filter {
+			if in := &w.Filter[i]; in.Code == unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K && in.K == wall.OwnPID {
+				c.may(unix.SYS_GETPID)
+				c.calls[len(c.calls)-1].puts = &in.K
+			}
+		}
 		c.add(field("Syscalls", "seccomp", needsSeccomp), unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0,
 			held(c, unix.SockFprog{Len: uint16(len(w.Filter)), Filter: &w.Filter[0]}))
 		c.group(from, spec.BestEffort)

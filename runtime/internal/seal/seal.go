@@ -9,8 +9,9 @@
 package seal
 
 // Var is the variable that asks for it; the process unsets it. Its value is Fail, or else a denied
-// call ends the process. If the filter cannot be had, the process ends.
+// call ends the process. If the filter cannot be had, the process ends, unless Best follows.
 const (
 	Var  = "COPPICE_SEAL"
 	Fail = "EPERM"
+	Best = "?"
 )

@@ -10,6 +10,12 @@ import (
 const newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER |
 	unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
+const protocolSMC = 256 // IPPROTO_SMC, Linux 6.11
+
+// OwnPID, in an instruction of the filter, stands for the number of the process, which the child
+// puts there.
+const OwnPID = ^uint32(0)
+
 // filter returns the program that decides on each system call. It runs from the child's last call
 // before its exec on, so that execve is allowed: see Seal.
 func (s *Rules) filter() []unix.SockFilter {
@@ -34,29 +40,53 @@ func (s *Rules) filter() []unix.SockFilter {
 		add(jump|unix.BPF_JGE, 0x40000000, 0, 1) // x32, which has numbers of its own
 		add(ret, kill, 0, 0)
 	}
+	type check struct {
+		call     string
+		argument uint32
+		code     uint16
+		value    uint32
+		errno    unix.Errno
+	}
+	var checks []check
 	if s.tcp() {
 		// What Landlock does not see: TCP by another name, and a connect that is a send.
-		for _, c := range []struct {
-			call     string
-			argument uint32
-			code     uint16
-			value    uint32
-			errno    unix.Errno
-		}{
-			{"socket", 2, unix.BPF_JEQ, unix.IPPROTO_MPTCP, unix.EPROTONOSUPPORT}, // net.Listen goes on with TCP
-			{"socket", 0, unix.BPF_JEQ, unix.AF_SMC, unix.EAFNOSUPPORT},
-			{"sendto", 3, unix.BPF_JSET, unix.MSG_FASTOPEN, unix.EOPNOTSUPP},
-			{"sendmsg", 2, unix.BPF_JSET, unix.MSG_FASTOPEN, unix.EOPNOTSUPP},
-			{"sendmmsg", 3, unix.BPF_JSET, unix.MSG_FASTOPEN, unix.EOPNOTSUPP},
-		} {
-			add(jump|unix.BPF_JEQ, numbers()[c.call], 0, 4)
-			add(load, argument0+size*c.argument, 0, 0)
-			add(jump|c.code, c.value, 0, 1)
-			add(ret, fail(c.errno), 0, 0)
-			add(load, number, 0, 0)
-		}
+		checks = append(checks,
+			check{"socket", 2, unix.BPF_JEQ, unix.IPPROTO_MPTCP, unix.EPROTONOSUPPORT}, // net.Listen goes on with TCP
+			check{"socket", 2, unix.BPF_JEQ, protocolSMC, unix.EPROTONOSUPPORT},
+			check{"socket", 0, unix.BPF_JEQ, unix.AF_SMC, unix.EAFNOSUPPORT},
+			check{"sendto", 3, unix.BPF_JSET, unix.MSG_FASTOPEN, unix.EOPNOTSUPP},
+			check{"sendmsg", 2, unix.BPF_JSET, unix.MSG_FASTOPEN, unix.EOPNOTSUPP},
+			check{"sendmmsg", 3, unix.BPF_JSET, unix.MSG_FASTOPEN, unix.EOPNOTSUPP},
+		)
+	}
+	if s.Scoped || s.Syscalls != "" { // limits of others: one of CPU time ends them
+		checks = append(checks, check{"prlimit64", 0, unix.BPF_JSET, ^uint32(0), unix.EPERM})
+	}
+	if s.Syscalls == "compute" { // signals to others by the owner of a descriptor, and sends to sockets with a name
+		const fiosetown, siocspgrp = 0x8901, 0x8902
+		checks = append(checks,
+			check{"fcntl", 1, unix.BPF_JEQ, unix.F_SETOWN, unix.EPERM}, check{"fcntl", 1, unix.BPF_JEQ, unix.F_SETOWN_EX, unix.EPERM},
+			check{"ioctl", 1, unix.BPF_JEQ, fiosetown, unix.EPERM}, check{"ioctl", 1, unix.BPF_JEQ, siocspgrp, unix.EPERM},
+			check{"socketpair", 1, unix.BPF_JSET, unix.SOCK_DGRAM, unix.EPROTONOSUPPORT}, // and SOCK_RAW, which is the same
+		)
+	}
+	for _, c := range checks {
+		add(jump|unix.BPF_JEQ, numbers()[c.call], 0, 4)
+		add(load, argument0+size*c.argument, 0, 0)
+		add(jump|c.code, c.value, 0, 1)
+		add(ret, fail(c.errno), 0, 0)
+		add(load, number, 0, 0)
+	}
+	if s.tcp() {
 		add(jump|unix.BPF_JEQ, numbers()["io_uring_setup"], 0, 1) // whose sends are out of sight
 		add(ret, fail(unix.ENOSYS), 0, 0)
+	}
+	if s.Syscalls == "compute" && !s.listed("tgkill") && !s.listed("clone") && !s.listed("fork") && !s.listed("vfork") && !s.listed("clone3") {
+		add(jump|unix.BPF_JEQ, numbers()["tgkill"], 0, 4) // Go's runtime signals its own threads
+		add(load, argument0, 0, 0)
+		add(jump|unix.BPF_JEQ, OwnPID, 1, 0)
+		add(ret, fail(unix.EPERM), 0, 0)
+		add(load, number, 0, 0)
 	}
 	if s.Syscalls != "" {
 		if call := "clone"; !s.listed(call) { // threads; processes in a service; no namespaces

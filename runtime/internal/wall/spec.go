@@ -50,10 +50,14 @@ func (s *Rules) Seal() string {
 	if !s.filters() || s.allows("execve") {
 		return ""
 	}
+	how := "SIGSYS"
 	if s.DenyWithError {
-		return seal.Var + "=" + seal.Fail
+		how = seal.Fail
 	}
-	return seal.Var + "=SIGSYS"
+	if s.BestEffort {
+		how += seal.Best
+	}
+	return seal.Var + "=" + how
 }
 
 // Validate reports the fields that make no sense. program is set for a program that is not this

@@ -40,7 +40,7 @@ func (s Rules) Build() (*Wall, error) {
 		return nil, nil
 	}
 	w := &Wall{Rules: s}
-	if s.filters() || s.tcp() {
+	if s.filters() || s.tcp() || s.Scoped {
 		switch {
 		case arch != 0:
 			w.Filter = s.filter()
