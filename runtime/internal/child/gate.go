@@ -2,6 +2,7 @@ package child
 
 import (
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,9 @@ const tellEvery = int64(time.Second)
 func (g *requestGate) receive(f *fdipc.Frame) error {
 	if len(f.Handles) == 1 {
 		file, err := f.Handles[0].File()
+		if errors.Is(err, fdipc.ErrRevoked) {
+			return nil // the channel has ended, and so does this worker
+		}
 		if err != nil {
 			return err
 		}
