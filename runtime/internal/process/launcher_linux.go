@@ -126,12 +126,18 @@ func launch(cmd Command, path string, fds []uintptr) (pid, pidfd int, err error)
 		err = settle(pid, cmd)
 	}
 	if err != nil && pid > 0 {
-		err = errors.Join(err, discard(pid))
-		if pidfd >= 0 {
-			err = errors.Join(err, unix.Close(pidfd))
-		}
+		err = abandon(pid, pidfd, err)
 	}
 	return pid, pidfd, err
+}
+
+// abandon ends a child whose start has failed with err, and closes its pidfd, if it has one.
+func abandon(pid, pidfd int, err error) error {
+	err = errors.Join(err, discard(pid))
+	if pidfd >= 0 {
+		err = errors.Join(err, unix.Close(pidfd))
+	}
+	return err
 }
 
 // closeAllOnExec makes every descriptor of this program close-on-exec. Go opens descriptors so, but

@@ -194,10 +194,7 @@ func launchWalled(cmd Command, path string, fds []uintptr) (pid, pidfd int, lack
 		err = withoutPidfd()
 	}
 	if err != nil {
-		err = errors.Join(err, discard(pid))
-		if pidfd >= 0 {
-			err = errors.Join(err, unix.Close(pidfd))
-		}
+		err = abandon(pid, pidfd, err)
 	}
 	return pid, pidfd, lacks, err
 }
