@@ -23,11 +23,11 @@ func (c *poolDriver) rollOut(ctx context.Context, from, to int) error {
 		return err
 	}
 	limit := c.pool.Canary.For
-	warm := time.Now().Add(limit / 10)
+	warm, warmed := time.Now().Add(limit/10), false
 	err := c.judge(ctx, fmt.Sprintf("%d of %d slots", slots, c.size()), from, to, c.pool.Canary.rule(limit), func() (before, after canary.Side) {
-		if time.Now().After(warm) {
+		if !warmed && time.Now().After(warm) {
 			t.restart(true)
-			warm = warm.AddDate(1, 0, 0)
+			warmed = true
 		}
 		before, after = t.sample()
 		c.baseline.Store(&before)
