@@ -95,27 +95,21 @@ func (p *programChild) prepare(ctx context.Context) error {
 		return nil
 	}
 	var sockets []*os.File
-	defer func() { closeFiles(sockets) }()
 	err := p.worker.driver.shortages.retry(ctx, p.worker.name(), func() (err error) {
-		closeFiles(sockets)
 		sockets, err = programStarter{spec: p.spec, sockets: p.worker.driver.children.sockets}.copies(ctx)
 		return startError(p.worker.name(), err)
 	})
 	if err != nil {
 		return p.failed(err)
 	}
+	defer closeFiles(sockets)
 	return p.start(ctx, sockets)
 }
 
 // run is the worker function: it returns when the program has ended.
 func (p *programChild) run(ctx context.Context, w *Worker) error {
-	var open []any
-	var sockets []*os.File
-	err := p.worker.driver.shortages.retry(ctx, p.worker.name(), func() error {
-		return startError(p.worker.name(), p.listen(ctx, w, &open, &sockets))
-	})
+	sockets, err := p.listen(ctx, w)
 	if err != nil {
-		closeFiles(sockets)
 		return p.failed(err)
 	}
 	if p.process() == nil {
@@ -131,7 +125,7 @@ func (p *programChild) run(ctx context.Context, w *Worker) error {
 	select {
 	case <-ctx.Done():
 		p.stop()
-		_ = w.c.Listeners().Close() // as a worker does when its drain begins: nobody accepts any more on the socket of a slot that is removed
+		_ = w.c.Listeners().Close() // as a worker does when its drain begins: no process accepts any more on the socket of a slot that is removed
 		<-p.ended
 	case <-p.ended:
 		w.c.Listeners().Fail() // as when a process ends: its slot keeps its sockets
@@ -140,30 +134,40 @@ func (p *programChild) run(ctx context.Context, w *Worker) error {
 }
 
 // listen asks the master for the sockets as any worker does, so that the table of sockets knows the
-// worker, and makes duplicates for the program, owned by the caller; after an error a further call
-// goes on. The worker closes its own at its end.
-func (p *programChild) listen(ctx context.Context, w *Worker, open *[]any, sockets *[]*os.File) error {
-	for i, name := range p.spec.Listeners {
-		if i == len(*open) {
-			var l any
-			var err error
+// worker, and returns duplicates for the program, owned by the caller. The worker closes its own at
+// its end.
+func (p *programChild) listen(ctx context.Context, w *Worker) (sockets []*os.File, err error) {
+	for _, name := range p.spec.Listeners {
+		try := func(f func() error) error {
+			return p.worker.driver.shortages.retry(ctx, p.worker.name(), func() error {
+				err := f()
+				if err != nil {
+					err = fmt.Errorf("listener %s: %w", name, err)
+				}
+				return startError(p.worker.name(), err)
+			})
+		}
+		var l any
+		var file *os.File
+		err = try(func() (err error) {
 			if l, err = w.Listener(ctx, name); errors.Is(err, syscall.EPROTOTYPE) {
 				l, err = w.PacketConn(ctx, name)
 			}
-			if err != nil {
-				return fmt.Errorf("listener %s: %w", name, err)
-			}
-			*open = append(*open, l)
+			return err
+		})
+		if err == nil {
+			err = try(func() (err error) { // by itself: what is asked for twice is another socket
+				file, err = l.(interface{ File() (*os.File, error) }).File() // its policy is not one of those that hand over
+				return err
+			})
 		}
-		if i == len(*sockets) {
-			f, err := (*open)[i].(interface{ File() (*os.File, error) }).File() // its policy is not one of those that hand over
-			if err != nil {
-				return fmt.Errorf("listener %s: %w", name, err)
-			}
-			*sockets = append(*sockets, f)
+		if err != nil {
+			closeFiles(sockets)
+			return nil, err
 		}
+		sockets = append(sockets, file)
 	}
-	return nil
+	return sockets, nil
 }
 
 // failed notes why the program was not started.

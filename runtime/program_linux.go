@@ -46,10 +46,10 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 		ctx, cancel := context.WithTimeoutCause(ctx, timeout, errForkTimeout)
 		defer cancel()
 		sockets, err := f.copies(ctx)
-		defer closeFiles(sockets)
 		if err != nil {
 			return startError(name, err)
 		}
+		defer closeFiles(sockets)
 		if ready, err = readiness.New(readiness.Condition(spec.Ready)); err != nil {
 			return startError(name, err)
 		}
@@ -89,12 +89,13 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 	return nil, p.failure(fmt.Sprintf("not ready in time: waited %v for %v", time.Since(began).Round(time.Millisecond), spec.Ready), ready, ErrNotReady)
 }
 
-// copies returns the sockets of the Listeners, owned by the caller, also on an error.
+// copies returns the sockets of the Listeners, owned by the caller.
 func (f programStarter) copies(ctx context.Context) (sockets []*os.File, err error) {
 	for _, name := range f.spec.Listeners {
 		s, err := f.sockets.Copy(ctx, name)
 		if err != nil {
-			return sockets, fmt.Errorf("listener %s: %w", name, err)
+			closeFiles(sockets)
+			return nil, fmt.Errorf("listener %s: %w", name, err)
 		}
 		sockets = append(sockets, s)
 	}
