@@ -85,18 +85,7 @@ func bootSystemd(t *testing.T, units string) (run func(name string, args ...stri
 	if err := os.Mkdir(group, 0o755); err != nil {
 		missing("%v", err)
 	}
-	t.Cleanup(func() {
-		runtimetest.Eventually(t, "the cgroup to be empty", func() bool {
-			_ = filepath.WalkDir(group, func(path string, d os.DirEntry, err error) error {
-				if err == nil && d.IsDir() {
-					defer os.Remove(path) // those within are removed first, at the latest with the next try
-				}
-				return nil
-			})
-			_, err := os.Stat(group)
-			return os.IsNotExist(err)
-		})
-	})
+	t.Cleanup(func() { removeGroup(t, group) })
 	boot := filepath.Join(t.TempDir(), "boot")
 	script := `set -e
 mount --make-rprivate /

@@ -106,18 +106,24 @@ func testGroup(t *testing.T, controllers ...string) (dir string) {
 	}
 	t.Cleanup(func() {
 		_ = os.WriteFile(dir+"/cgroup.kill", []byte("1"), 0)
-		runtimetest.Eventually(t, "the cgroup to be removed", func() bool {
-			_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-				if err == nil && d.IsDir() {
-					defer os.Remove(path) // those within are removed first, at the latest with the next try
-				}
-				return nil
-			})
-			_, err := os.Stat(dir)
-			return os.IsNotExist(err)
-		})
+		removeGroup(t, dir)
 	})
 	return dir
+}
+
+// removeGroup waits until no process is in a cgroup and those below it, and removes them.
+func removeGroup(t *testing.T, dir string) {
+	t.Helper()
+	runtimetest.Eventually(t, "the cgroup to be empty", func() bool {
+		_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				defer os.Remove(path) // those within are removed first, at the latest with the next try
+			}
+			return nil
+		})
+		_, err := os.Stat(dir)
+		return os.IsNotExist(err)
+	})
 }
 
 func groupOf(t *testing.T, pid int) string {
