@@ -29,7 +29,7 @@ func (fr *frameReader) processEnded(address string, reason supervisor.Reason) {
 
 // laneDropped ends what waits for the actors of a process that may live on, and for the process if
 // there was no lane to another host yet. If there was one, whoever waits for the process has
-// another made: without one nobody would tell of its end.
+// another made: without one no process would report its end.
 func (fr *frameReader) laneDropped(address string, reason supervisor.Reason, opened bool) {
 	fr.namesLost(address)
 	fr.asks.failAt(address, reason)

@@ -297,8 +297,8 @@ func (n *names) find(name string) (*actor.PID, error) {
 	}
 }
 
-// clusterChanged takes note, in the master, of who has a name of the cluster; without an address:
-// nobody. Without a name, what is said of all of them.
+// clusterChanged records, in the master, who has a name of the cluster; without an address the name
+// is free. Without a name it concerns all of them.
 func (n *names) clusterChanged(name string, pid *actor.PID, what byte) {
 	key := nameAddress + clusterHost
 	n.mu.Lock()

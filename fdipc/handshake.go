@@ -89,7 +89,7 @@ func (c *Conn) run(l Lane, read func()) {
 	c.wg.Go(func() {
 		ended := false
 		defer func() {
-			if !ended { // a handler has called runtime.Goexit: nobody reads any more
+			if !ended { // a handler has called runtime.Goexit: the channel has no reader any more
 				c.fail(errReaderExited)
 			}
 			c.readerEnded()

@@ -207,8 +207,8 @@ func TestParkBound(t *testing.T) {
 }
 
 // TestParkBetweenListenerProcesses: a listener process ends, and a worker that drains has no link
-// to the next one yet. Its connections still move, so no client is told to open a new one: they go
-// when the link is there.
+// to the next one yet. Its connections still move, when the link is there, and no answer asks a
+// client to open a new one.
 func TestParkBetweenListenerProcesses(t *testing.T) {
 	tr := newTree(t, true)
 	w := tr.worker(0)
@@ -231,7 +231,7 @@ func TestParkBetweenListenerProcesses(t *testing.T) {
 	w.ls.Park()
 	ln.Close()
 	if !conn.Parks() {
-		t.Error("its client is told to open another connection")
+		t.Error("its client is asked to open another connection")
 	}
 	conn.Idle()
 	read := make(chan error, 1)

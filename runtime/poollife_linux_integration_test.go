@@ -551,8 +551,8 @@ func init() {
 }
 
 // TestScaleReusePort: a slot that is removed takes its socket of a ReusePort listener along.
-// Before, the master kept it open, and the kernel gave its clients to a socket on which nobody
-// accepted.
+// Before, the master kept it open, and the kernel gave its clients to a socket on which no
+// process accepted.
 func TestScaleReusePort(t *testing.T) {
 	p := startTree(t, "reuseport")
 	listening := func() int {

@@ -40,7 +40,7 @@ func (w *toldWorker) sendOrReplace(f *fdipc.Frame) error {
 	})
 }
 
-// TestRequestGuard: what workers are told after deaths, answers and refusals.
+// TestRequestGuard: what the master tells workers after deaths, answers and refusals.
 func TestRequestGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRequestGuard(Poison{Deaths: 2, Probe: 10 * time.Second}, "web", slog.New(slog.DiscardHandler))

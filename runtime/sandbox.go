@@ -30,7 +30,7 @@ type Sandbox struct {
 	// nodes; Execute includes reading. The process's own program can always be executed; a script
 	// or a program with shared libraries needs its interpreter and these in Execute. What is open
 	// already stays open, sockets with a path can still be connected to, and the attributes of
-	// files can be read. The process traces nobody outside. Landlock, Linux 6.2.
+	// files can be read. The process traces none outside. Landlock, Linux 6.2.
 	NoFiles bool
 	Read    []string
 	Write   []string
@@ -44,7 +44,7 @@ type Sandbox struct {
 	Bind    []uint16
 
 	// Scoped: it signals no process and connects to no abstract Unix socket but of its own and of
-	// what it has started, and limits nobody else (prlimit(2)); siblings are as far as the master.
+	// what it has started, and limits no other (prlimit(2)); siblings are as far as the master.
 	// Landlock, Linux 6.12, and seccomp.
 	Scoped bool
 

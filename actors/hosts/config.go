@@ -48,8 +48,8 @@ type Config struct {
 
 	// Lease is for how long the engine keeps what a process of this host holds when it does not
 	// hear of it, from MinLease to MaxLease; zero = DefaultLease. Margin is by how much earlier
-	// what is owned is told to stop: what it takes to stop has to fit. From 50 ms to a half of
-	// Lease; zero = a tenth of it, and 250 ms at least.
+	// owners are asked to stop, and how long they have for it: from 50 ms to a half of Lease;
+	// zero = a tenth of it, and 250 ms at least.
 	Lease, Margin time.Duration
 
 	// Logger gets what a human must see to: hosts that are refused, certificates that cannot be

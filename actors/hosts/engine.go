@@ -70,8 +70,8 @@ type Engine interface {
 type EngineSpec interface {
 	// Validate returns what is wrong with it on the host of that name, joined.
 	Validate(host string) error
-	// Open connects this process, which may be any of the host. It waits for nobody: the engine may
-	// be there later. The result is the caller's to close.
+	// Open connects this process, which may be any of the host. It does not wait for the engine,
+	// which may start later. The result is the caller's to close.
 	Open(host string) (Engine, error)
 }
 

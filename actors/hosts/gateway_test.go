@@ -106,7 +106,7 @@ func TestLastMessages(t *testing.T) {
 			if row.cut {
 				c.net.Heal()
 			}
-			if d := next(t, "Down", second.C); d.Reason != killed { // waits for nobody
+			if d := next(t, "Down", second.C); d.Reason != killed { // does not wait
 				t.Errorf("Down: %v", d.Reason)
 			}
 			close(gate)
@@ -182,8 +182,8 @@ func (r *records) of(what string) int {
 	return r.count[what]
 }
 
-// TestMistakes: that a host cannot be reached is told once at the default level, until it was up;
-// and a host that is not among the peers has an error of its own.
+// TestMistakes: the log warns once of a host that cannot be reached, until it was up; and a host
+// that is not among the peers has an error of its own.
 func TestMistakes(t *testing.T) {
 	c := newNetwork(t, time.Minute)
 	log := &records{count: map[string]int{}}

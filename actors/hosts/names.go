@@ -387,7 +387,7 @@ func (n *Names) failed(err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	first := n.failure == nil && err != nil
-	if n.failure = err; first && !n.session.Live { // who waits for the session is told
+	if n.failure = err; first && !n.session.Live { // wakes those that wait for the session
 		close(n.changed)
 		n.changed = make(chan struct{})
 	}

@@ -96,7 +96,7 @@ func (n *namespaces) start(host string, env []string) *runtimetest.Program {
 
 // TestNamespaces: two programs on two machines. A cut, of both ways or of one, and a gateway that
 // is stopped make the other host unreachable, and its actors answer again afterwards; the ends of a
-// gateway and of a worker are told at once. COPPICE_SOAK=1 repeats it, and checks the times.
+// gateway and of a worker are reported at once. COPPICE_SOAK=1 repeats it, and checks the times.
 func TestNamespaces(t *testing.T) {
 	n := newNamespaces(t)
 	env := []string{netVar + "=10.77.0", certVar + "=" + certificates(t), "COPPICE_CONTROL=off"}

@@ -101,9 +101,9 @@ type registrar struct {
 	ctx     context.Context
 	guards  sync.WaitGroup
 
-	mu    sync.Mutex // held while the master is told, so that it hears in order
+	mu    sync.Mutex // held during messages to the master, which keeps them in order
 	names *Names     // nil until the engine is open
-	known bool       // the master was told all
+	known bool       // the master has all
 }
 
 // run keeps it until ctx ends.
@@ -164,7 +164,7 @@ func (d *registrar) run(ctx context.Context) {
 			d.log.Warn("hosts: no session with the engine: names of the cluster are unavailable", "err", s.Err)
 		}
 		if listed {
-			view = nil // what comes is told by shown
+			view = nil // shown passes on what comes
 		}
 		select {
 		case <-changed:

@@ -71,7 +71,7 @@ func TestTunnel(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		c.start(name, "boot"+name)
 	}
-	// dial returns a connection to a tunnel of a, and who answers; nil: nobody.
+	// dial returns a connection to a tunnel of a, and who answers; nil if no host does.
 	dial := func(name string) (net.Conn, string) {
 		conn, err := net.Dial("unix", at(name))
 		if err != nil {

@@ -57,7 +57,7 @@ var blobs = sync.Pool{New: func() any { return new(blob) }}
 
 const minPooled = 4 << 10
 
-// recycle gives the memory of a value that was received back: nobody uses it any more.
+// recycle gives back the memory of a value that was received, and is no longer in use.
 func (b *body) recycle() {
 	if p := b.Bytes; cap(p) >= minPooled && cap(p) <= 2*inline {
 		blobs.Put(&p)
@@ -68,8 +68,8 @@ func (b *body) recycle() {
 // A View is an input as the bytes of a function that only looks at it while it runs. Its memory is
 // not the function's once that has returned: that of a long one, the file in memory that it came
 // in, is gone, and a read of it later ends the process; a shorter one's has the input of a later
-// call. The function's goroutines must have ended by then. What is written to it is seen by nobody
-// else. The caller passes a []byte, or a View.
+// call. The function's goroutines must have ended by then. No other process sees what is
+// written to it. The caller passes a []byte, or a View.
 type View []byte
 
 // view maps the file.

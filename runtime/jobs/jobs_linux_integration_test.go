@@ -583,8 +583,8 @@ func TestValuesOfEachType(t *testing.T) {
 	}
 }
 
-// TestPerWorker has a worker killed for one of three calls in it: the others are told, or run
-// again.
+// TestPerWorker has a worker killed for one of three calls in it: the others end with an
+// error, or run again.
 func TestPerWorker(t *testing.T) {
 	notShort(t)
 	rt := tree(t, jobs.Config{PerWorker: 3})

@@ -119,7 +119,7 @@ func (q *queueActor) Receive(ctx actor.Context) {
 			_ = os.RemoveAll(q.scratch) // what a worker still uses stays until the system cleans up
 		}
 	case *submit, reserve, joining, leave, *progress:
-		if ctx.Sender() != nil { // otherwise nobody waits for the answer
+		if ctx.Sender() != nil { // otherwise no caller waits for the answer
 			q.ask(ctx)
 		} else if c, ok := m.(interface{ close() }); ok {
 			c.close()

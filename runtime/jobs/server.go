@@ -50,7 +50,7 @@ type runs struct {
 	setHad func()
 }
 
-// ballast is memory that nobody touches, and so none of the machine's. The collector, which runs
+// ballast is memory that is never touched, and so none of the machine's. The collector, which runs
 // when the garbage is as much as the rest, counts it: once for each ballastBytes of inputs that
 // functions were given, and not for a few MiB of them. It leaves most of a memory limit to others.
 var ballast = sync.OnceValue(func() []byte { return make([]byte, min(ballastBytes, debug.SetMemoryLimit(-1)/16)) })

@@ -2,7 +2,7 @@
 // one that runs by itself. Both are the same client, and pass the checks of hoststest.
 //
 //	hosts.Config{…, Engine: etcd.Embedded{Dir: "/var/lib/shop", Seats: []string{"a", "b", "c"}}}
-//	or Engine: etcd.External{Endpoints: []string{"https://etcd.internal:2379"}, TLS: hosts.TLS{CA: "ca.pem"}}
+//	or Engine: etcd.External{Endpoints: []string{"https://etcd:2379"}, TLS: hosts.TLS{CA: "ca.pem"}}
 //
 // # What a user has to know
 //

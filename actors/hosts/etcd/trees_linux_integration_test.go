@@ -46,7 +46,7 @@ func treeConfig() *hosts.Config {
 	}
 }
 
-// billing is a singleton that does not stop when it is told to.
+// billing is a singleton that ignores the end of its context.
 func billing(_ context.Context, w *coppice.Worker) error {
 	host := os.Getenv(treeVar)
 	_, err := w.System().Spawn(context.Background(), "billing", func() actor.Actor {

@@ -4,12 +4,12 @@
 //
 // # What holds
 //
-//   - The size is changed only within Min and Max. One outside, which something else has set, stays.
+//   - The size changes only within Min and Max. One outside, which something else has set, stays.
 //   - Nothing is changed while it is held, nor less than Calm after it was.
 //   - A growth is judged by what is measured after its workers are up: while the queue becomes
 //     shorter there is no other.
-//   - A step down that had to be undone is tried again after twice the time, up to maxPatience Calms:
-//     under a load that stays there are at most two steps down in that time.
+//   - A step down that had to be undone is tried again after twice the time, up to maxPatience
+//     Calms: under a load that stays there are at most two steps down in that time.
 package autoscale
 
 import (

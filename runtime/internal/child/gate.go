@@ -35,7 +35,7 @@ type guardedKey struct {
 // refusal is the text of a refused request. It does not have the key: that is the client's.
 const refusal = "requests like this one have killed the processes that served them, and are refused for a while"
 
-// tellEvery is how often the master is told of refused requests, and so asked for a probe.
+// tellEvery is how often a worker reports refused requests to the master, and so asks for a probe.
 const tellEvery = int64(time.Second)
 
 // receive takes a FrameGuard.

@@ -103,7 +103,7 @@ func New(cfg Config) *Session {
 		hello: make(chan receivedHello, 1), equipped: make(chan struct{}),
 		servers: map[*http.Server]*httpdrain.Drain{},
 	}
-	s.gate.tell = func(k childproto.GuardedKey) { _ = s.conn.TrySend(childproto.NewFrame(childproto.FrameGuardedKey, k)) } // what is lost is told again
+	s.gate.tell = func(k childproto.GuardedKey) { _ = s.conn.TrySend(childproto.NewFrame(childproto.FrameGuardedKey, k)) } // a report that is lost is made again
 	s.orphanDrain.Store(int64(cfg.OrphanDrain))
 	s.spare.assigned = make(chan childproto.AssignFrame, 1)
 	s.ctx, s.stop = context.WithCancelCause(context.Background())

@@ -29,7 +29,7 @@ type Time time.Duration
 type Config struct {
 	TTL    time.Duration // of the session's lease
 	Margin time.Duration // before its end, by when what is owned is told to stop
-	Owner  string        // whose sessions these are: nobody else in the world has it
+	Owner  string        // whose sessions these are, unique in the world
 	Before int64         // lease of a predecessor that is known to be dead; 0: none is
 }
 

@@ -205,8 +205,8 @@ func TestPeerReadsNothing(t *testing.T) {
 	}
 }
 
-// TestTooManyLanes: a peer gets 1,024 lanes that nobody takes or ends, and no more; ended, they
-// make room.
+// TestTooManyLanes: a peer gets 1,024 lanes that are neither taken nor ended, and no more; when
+// they end, others can be opened.
 func TestTooManyLanes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := hoststest.NewNet(1)

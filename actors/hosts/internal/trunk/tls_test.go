@@ -180,8 +180,8 @@ func TestCertificateAtStart(t *testing.T) {
 }
 
 // TestRotation: certificates and the CA change while hosts run. Trunks that are up stay; the next
-// handshake goes by the files of then; files that cannot be used are told of, and those of before
-// are used.
+// handshake goes by the files of then; the log names files that cannot be used, and those of before
+// stay in use.
 func TestRotation(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		old, fresh := newAuthority(t, "shop"), newAuthority(t, "shop")
