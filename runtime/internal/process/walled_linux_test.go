@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,9 @@ import (
 )
 
 func init() {
+	if os.Getenv(programVar) == "state" {
+		runtime.LockOSThread() // the main thread has the death signal, and the state that is shown
+	}
 	// state prints what this process was started with.
 	programs["state"] = func() {
 		status, err := os.ReadFile("/proc/self/status")
