@@ -12,6 +12,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/bench/yardstick/peers"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -27,6 +28,14 @@ func actorRows() []row {
 		{"process_ask_64", between(askInFlight(64))},
 		{"sibling_tell_64", betweenSiblings("tell")},
 		{"sibling_ask_64", betweenSiblings("ask")},
+		{"peer_remote_tell_64", remote(func(d time.Duration, tell func([]byte), ask asking) (result, int, error) {
+			b := make([]byte, 64)
+			return tellFor(d, b, func(any) error { tell(b); return nil }, func(any) (any, error) { return ask(nil) })
+		})},
+		{"peer_remote_ask_1", remote(remoteAsks(1))},
+		{"peer_remote_ask_64", remote(remoteAsks(64))},
+		{"peer_go_roundtrip_64", peerGoPingPong(64)},
+		{"peer_c_roundtrip_64", inC("roundtrips/s", "pingpong", "64")},
 	}
 }
 
@@ -194,11 +203,42 @@ func tell64(s *actors.System, pid *actor.PID, d time.Duration) (result, int, err
 
 func askInFlight(n int) run {
 	return func(s *actors.System, pid *actor.PID, d time.Duration) (result, int, error) {
-		lat, took, err := askFor(d, n, func(msg any) (any, error) { return s.Ask(context.Background(), pid, msg) })
-		if err != nil || len(lat) == 0 {
-			return result{}, 0, err
+		return inFlight(d, n, func(msg any) (any, error) { return s.Ask(context.Background(), pid, msg) })
+	}
+}
+
+func inFlight(d time.Duration, n int, ask func(any) (any, error)) (result, int, error) {
+	lat, took, err := askFor(d, n, ask)
+	if err != nil || len(lat) == 0 {
+		return result{}, 0, err
+	}
+	return asked(lat, took), len(lat), nil
+}
+
+type asking = func(any) (any, error)
+
+// remote measures from this process to a child over protoactor's remote.
+func remote(run func(d time.Duration, tell func([]byte), ask asking) (result, int, error)) func(time.Duration) (result, error) {
+	return func(d time.Duration) (r result, err error) {
+		tell, ask, cmd, end, err := peers.Counter(os.Stderr, peerVar+"=remote")
+		if err != nil {
+			return r, err
 		}
-		return asked(lat, took), len(lat), nil
+		if _, err := ask(7); err != nil {
+			return r, err
+		}
+		p := &process{cmd: cmd, own: selfCPU()}
+		r, n, err := run(d, tell, ask)
+		_ = cmd.Process.Kill()
+		r.CPU = float64(p.end().Nanoseconds()) / float64(n)
+		end()
+		return r, err
+	}
+}
+
+func remoteAsks(n int) func(time.Duration, func([]byte), asking) (result, int, error) {
+	return func(d time.Duration, _ func([]byte), ask asking) (result, int, error) {
+		return inFlight(d, n, ask)
 	}
 }
 

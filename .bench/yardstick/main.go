@@ -26,7 +26,7 @@
 //
 // actors measures actors of this process beside protoactor's own (bare_), and of other processes:
 // told 64 bytes, and asked with 1 or 64 asks in flight, by the master (process_) or by a sibling
-// over a lane (sibling_).
+// over a lane (sibling_); beside protoactor's remote, and a bare socket for one ask in flight.
 //
 // accept measures a tree that hands connections over: each is accepted, passed to one of -workers,
 // gets one byte and is closed. The load is -inflight connections at a time, from this program,

@@ -37,18 +37,34 @@ func system() (*actor.ActorSystem, *remote.Remote) {
 		remote.WithCallOptions(grpc.MaxCallRecvMsgSize(most), grpc.MaxCallSendMsgSize(most))))
 }
 
-// RemoteWorker is a process of [Remote]: an actor "worker" that answers bytes with [SumPages]. It
-// prints its address, and ends when its parent has.
+// RemoteWorker is a process of [Remote]: an actor "worker" that answers bytes with [SumPages]; and
+// "counter", which counts bytes, answers an integer with the same one, and with their number if it
+// is unsigned. It prints its address, and ends when its parent has.
 func RemoteWorker() error {
 	sys, r := system()
 	r.Start()
-	_, err := sys.Root.SpawnNamed(actor.PropsFromFunc(func(c actor.Context) {
-		if m, ok := c.Message().(*wrapperspb.BytesValue); ok {
-			c.Respond(wrapperspb.Int64(SumPages(m.Value)))
+	n := uint64(0)
+	for name, f := range map[string]actor.ReceiveFunc{
+		"worker": func(c actor.Context) {
+			if m, ok := c.Message().(*wrapperspb.BytesValue); ok {
+				c.Respond(wrapperspb.Int64(SumPages(m.Value)))
+			}
+		},
+		"counter": func(c actor.Context) {
+			switch m := c.Message().(type) {
+			case *wrapperspb.BytesValue:
+				n++
+			case *wrapperspb.Int64Value:
+				c.Respond(m)
+			case *wrapperspb.UInt64Value:
+				c.Respond(wrapperspb.UInt64(n))
+				n = 0
+			}
+		},
+	} {
+		if _, err := sys.Root.SpawnNamed(actor.PropsFromFunc(f), name); err != nil {
+			return err
 		}
-	}), "worker")
-	if err != nil {
-		return err
 	}
 	fmt.Println(sys.Address())
 	_, _ = io.Copy(io.Discard, os.Stdin)
@@ -61,31 +77,14 @@ var kept []*exec.Cmd
 // Remote starts workers of protoactor's remote, each this program with the environment variable
 // env, and returns what calls one. They end with this process.
 func Remote(workers int, stderr io.Writer, env string) (call func(which int, b []byte) (int64, error), err error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	var pids []*actor.PID
 	for range workers {
-		cmd := exec.Command(exe)
-		cmd.Env, cmd.Stderr = append(os.Environ(), env), stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		out, err := cmd.StdoutPipe()
+		cmd, addr, err := startRemote(stderr, env)
 		if err != nil {
-			return nil, err
-		}
-		if _, err := cmd.StdinPipe(); err != nil {
 			return nil, err
 		}
 		kept = append(kept, cmd)
-		if err := cmd.Start(); err != nil {
-			return nil, err
-		}
-		addr, err := bufio.NewReader(out).ReadString('\n')
-		if err != nil {
-			return nil, err
-		}
-		pids = append(pids, actor.NewPID(strings.TrimSpace(addr), "worker"))
+		pids = append(pids, actor.NewPID(addr, "worker"))
 	}
 	sys, r := system()
 	r.Start()
@@ -100,4 +99,55 @@ func Remote(workers int, stderr io.Writer, env string) (call func(which int, b [
 		}
 		return sum.Value, nil
 	}, nil
+}
+
+// startRemote starts a RemoteWorker, and returns its address.
+func startRemote(stderr io.Writer, env string) (cmd *exec.Cmd, addr string, err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, "", err
+	}
+	cmd = exec.Command(exe)
+	cmd.Env, cmd.Stderr = append(os.Environ(), env), stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	if _, err := cmd.StdinPipe(); err != nil {
+		return nil, "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, "", err
+	}
+	addr, err = bufio.NewReader(out).ReadString('\n')
+	return cmd, strings.TrimSpace(addr), err
+}
+
+// Counter is the counter of a RemoteWorker: what tells it bytes, and what asks it an int or, with
+// nil, for the number of what it was told. The caller ends cmd, by its end.
+func Counter(stderr io.Writer, env string) (tell func(b []byte), ask func(v any) (any, error), cmd *exec.Cmd, end func(), err error) {
+	cmd, addr, err := startRemote(stderr, env)
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	sys, r := system()
+	r.Start()
+	pid := actor.NewPID(addr, "counter")
+	return func(b []byte) { sys.Root.Send(pid, wrapperspb.Bytes(b)) },
+		func(v any) (any, error) {
+			var q any = wrapperspb.UInt64(0)
+			if n, ok := v.(int); ok {
+				q = wrapperspb.Int64(int64(n))
+			}
+			// A PID of its own: futures that share one race for the process that it caches.
+			a, err := sys.Root.RequestFuture(actor.NewPID(addr, "counter"), q, time.Minute).Result()
+			switch m := a.(type) {
+			case *wrapperspb.Int64Value:
+				return int(m.Value), err
+			case *wrapperspb.UInt64Value:
+				return int(m.Value), err
+			}
+			return a, err
+		}, cmd, func() { r.Shutdown(false) }, nil
 }
