@@ -6,13 +6,16 @@ import (
 	"image"
 	"image/png"
 	"io"
+	"log"
 	"net/http"
 	"strings"
 	"sync"
 )
 
 // harm sends each bad image three times, while clients send good ones until the last bad one has
-// its answer. It prints the answers to the bad images, and counts those to the good ones.
+// its answer. It prints the first and last
+// answers to the bad images, counts those to the good ones, and ends the
+// program with an error if one of these has none.
 func harm(url string) {
 	var good bytes.Buffer
 	_ = png.Encode(&good, image.NewGray(image.Rect(0, 0, 640, 480))) // a buffer has room
@@ -36,16 +39,22 @@ func harm(url string) {
 			}
 		})
 	}
-	for range 3 {
-		for _, bad := range []string{"segv", "exit", "panic", "leak", "spin", "no image"} {
+	for round := range 3 {
+		for _, bad := range []string{"segv", "exit", "panic", "leak", "spin", "read", "dial", "no image"} {
 			answer, text := post(url, []byte(bad))
-			fmt.Printf("%-9s %s: %s\n", bad, answer, text)
+			if round != 1 { // which is as the first
+				fmt.Printf("%-9s %s: %s\n", bad, answer, text)
+			}
 		}
 	}
 	close(stop)
 	clients.Wait()
+	http.DefaultClient.CloseIdleConnections()
 	for answer, n := range answers {
 		fmt.Printf("good images: %d times %s\n", n, answer)
+	}
+	if len(answers) != 1 || answers["200 OK"] == 0 {
+		log.Fatal("bad images cost good ones their answers")
 	}
 }
 

@@ -8,25 +8,19 @@ import (
 	_ "image/gif" // formats that Decode knows
 	_ "image/jpeg"
 	"image/png"
+	"net"
 	"os"
-	"syscall"
+	"unsafe"
 )
 
 const edge = 64 // pixels of the longer side of a thumbnail
 
 // thumbnail is the function of the pool. It stands for a library in C: some inputs do not make it
-// return an error, but crash it, make it loop, or make it eat memory.
+// return an error, but crash it, make it loop, make it eat memory, or turn it against its machine.
 func thumbnail(_ context.Context, data []byte) ([]byte, error) {
 	switch string(bytes.TrimSpace(data)) {
 	case "segv":
-		p, err := os.FindProcess(os.Getpid())
-		if err == nil {
-			err = p.Signal(syscall.SIGSEGV)
-		}
-		if err != nil {
-			return nil, err
-		}
-		select {}
+		return []byte{wild(&data[0])}, nil
 	case "exit":
 		os.Exit(7)
 	case "panic":
@@ -39,6 +33,12 @@ func thumbnail(_ context.Context, data []byte) ([]byte, error) {
 	case "spin":
 		for n := 0; ; n++ {
 		}
+	case "read":
+		_, err := os.ReadFile("/etc/passwd")
+		return nil, err
+	case "dial":
+		_, err := net.Dial("tcp", "192.0.2.1:80")
+		return nil, err
 	}
 	img, _, err := image.Decode(bytes.NewReader(data))
 	if err != nil {
@@ -56,3 +56,8 @@ func thumbnail(_ context.Context, data []byte) ([]byte, error) {
 	err = png.Encode(&out, small)
 	return out.Bytes(), err
 }
+
+// wild reads what is far behind a byte, as C code does that believes a length in a file.
+//
+//go:nocheckptr
+func wild(b *byte) byte { return *(*byte)(unsafe.Add(unsafe.Pointer(b), 1<<46)) }

@@ -33,6 +33,10 @@ func main() {
 	decoders := coppice.Pool{
 		Name: "decoders", Size: 2, Spares: 1, Intensity: often,
 		Recycle: coppice.Recycle{HardMemory: 256 << 20, Every: 100 * time.Millisecond},
+		Environment: coppice.Environment{Sandbox: coppice.Sandbox{
+			NoFiles: true, NoTCP: true, NoCapabilities: true, Scoped: true, Syscalls: "compute",
+			BestEffort: true, // older kernels lack some
+		}},
 	}
 	coppice.Main(coppice.Config{
 		Intensity: often,

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/coppice-go/coppice/examples/examplestest"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
@@ -29,12 +30,8 @@ func TestBadImages(t *testing.T) {
 		{"segv", "is quarantined, for 2 deaths, the last: "},
 		{"exit", "died with the call: exit code 7"},
 		{"panic", "502 Bad Gateway: jobs: panic: runtime error: index out of range"},
+		{"dial", "SIGSYS: bad system call: socket"},
 		{"no image", "422 Unprocessable Entity: image: unknown format"},
-	}
-	if !testing.Short() {
-		rows = append(rows,
-			struct{ image, want string }{"leak", "killed"}, // by its memory or, on a slow machine, its time
-			struct{ image, want string }{"spin", "its worker was killed"})
 	}
 	for _, row := range rows {
 		status, text := post(url, []byte(row.image))
@@ -57,4 +54,12 @@ func TestBadImages(t *testing.T) {
 	if code := p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
+}
+
+// TestChaos: the program survives what it sends itself.
+func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes four seconds")
+	}
+	examplestest.Chaos(t, "-addr", "127.0.0.1:0")
 }

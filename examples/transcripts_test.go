@@ -1,0 +1,93 @@
+package examples
+
+import (
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var rewrite = flag.Bool("transcripts", false, "run the commands of the READMEs' transcripts, and write what they print there")
+
+var (
+	// A transcript is what stands in a README below a command that leaves standard error out.
+	transcript = regexp.MustCompile(`(?m)^    \$ (go .* 2>/dev/null)\n((?:    [^$\n].*\n)+)`)
+	chaos      = regexp.MustCompile(`flag\.Bool\("chaos"`)
+	numbers    = regexp.MustCompile(`\d+`)
+)
+
+// TestTranscripts: each README of a program that can harm itself has the transcript of that. With
+// -transcripts those of all READMEs are made again, where more than numbers differ:
+//
+//	go test ./examples -run TestTranscripts -transcripts
+func TestTranscripts(t *testing.T) {
+	readmes, err := filepath.Glob("*/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, path := range readmes {
+		dir := filepath.Dir(path)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, harmed := string(b), false
+		for _, m := range transcript.FindAllStringSubmatch(text, -1) {
+			command, old := m[1], m[2]
+			if !strings.Contains(command, "examples/"+dir) {
+				t.Errorf("%s: %q runs another example", path, command)
+			}
+			found++
+			harmed = harmed || strings.Contains(command, " -chaos")
+			if !*rewrite {
+				continue
+			}
+			cmd := exec.Command("sh", "-c", command)
+			cmd.Dir = ".."
+			out, err := cmd.Output()
+			if err != nil {
+				t.Errorf("%s: %s: %v", path, command, err)
+				continue
+			}
+			made := "    " + strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "\n    ") + "\n"
+			if numbers.ReplaceAllString(made, "") != numbers.ReplaceAllString(old, "") {
+				t.Logf("%s: %s", path, command)
+				text = strings.Replace(text, old, made, 1)
+			}
+		}
+		if text != string(b) {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if canHarm(t, dir) && !harmed {
+			t.Errorf("%s has no transcript of -chaos", path)
+		}
+	}
+	if found == 0 {
+		t.Error("no transcripts found")
+	}
+}
+
+// canHarm reports whether the program of a directory has -chaos.
+func canHarm(t *testing.T, dir string) bool {
+	t.Helper()
+	sources, err := filepath.Glob(dir + "/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range sources {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if chaos.Match(b) {
+			return true
+		}
+	}
+	return false
+}
