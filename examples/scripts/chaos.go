@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"strings"
 	"sync"
@@ -14,10 +15,12 @@ var bad = []struct{ name, script string }{
 	{"loop", "while True:\n    pass"},
 	{"step", `max(range(1 << 60))`}, // one step of the interpreter
 	{"memory", "kept = []\nwhile True:\n    kept.append('x' * (32 << 20))"},
+	{"load", `load("/etc/passwd", "root")`},
 }
 
 // harm has a tenant run each bad script three times, while another runs good ones until all are
-// done. It prints what came of the bad scripts, and counts what came of the good ones.
+// done. It prints what came of the bad scripts the first and the last time, counts what came of the
+// good ones, and ends the program with an error if one of these had no answer.
 func harm(url, victim, villain string) {
 	stop, done, answers := make(chan struct{}), sync.WaitGroup{}, map[string]int{}
 	done.Go(func() {
@@ -31,16 +34,22 @@ func harm(url, victim, villain string) {
 			answers[status+" "+text]++
 		}
 	})
-	for range 3 {
+	for round := range 3 {
 		for _, b := range bad {
 			status, text := post(url+villain, b.script)
-			fmt.Printf("%s: %-8s %s: %s\n", villain, b.name, status, text)
+			if round != 1 { // which is as the first
+				fmt.Printf("%s %-8s %s: %s\n", villain, b.name, status, text)
+			}
 		}
 	}
 	close(stop)
 	done.Wait()
+	http.DefaultClient.CloseIdleConnections()
 	for answer, n := range answers {
-		fmt.Printf("%s: %d times %s\n", victim, n, answer)
+		fmt.Printf("%s %d times %s\n", victim, n, answer)
+	}
+	if len(answers) != 1 || answers["200 OK 4950"] == 0 {
+		log.Fatal("bad scripts cost good ones their answers")
 	}
 }
 

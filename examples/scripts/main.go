@@ -53,6 +53,10 @@ func main() {
 		cfg.Pool = coppice.Pool{
 			Name: tenant, Size: 1, Spares: 1, Intensity: often,
 			Recycle: coppice.Recycle{HardMemory: maxMemory, Every: 100 * time.Millisecond},
+			Environment: coppice.Environment{Sandbox: coppice.Sandbox{
+				NoFiles: true, NoTCP: true, NoCapabilities: true, Scoped: true, Syscalls: "compute",
+				BestEffort: true, // older kernels lack some
+			}},
 		}
 		children = append(children, jobs.Pool(cfg, jobs.Handle("run", run)))
 	}
