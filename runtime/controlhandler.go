@@ -61,6 +61,7 @@ type operatedParts struct {
 	pids       func() []int // of all processes but the master
 	settle     func()       // waits until the events of what was decided are there
 	metrics    func() (tracing.MetricsPage, bool)
+	hosts      func(ctx context.Context, what string, r *http.Request) (any, error)
 
 	actorSystem func() *actors.System
 
@@ -88,6 +89,7 @@ func newControlHandler(rt operated, parts operatedParts, readOnly bool) http.Han
 	get("listeners", func(*http.Request) (any, error) { return c.listenerRows(), nil })
 	get("actors", c.serveActors)
 	get("crashes", c.latestCrashes)
+	get("hosts", func(r *http.Request) (any, error) { return c.hosts(r.Context(), "", r) })
 	mux.HandleFunc("GET /v1/crashes/text", c.serveCrash)
 	get("actors/state", c.actorState)
 	get("actors/messages", c.messages)

@@ -50,6 +50,12 @@ func (c *controlHandler) handleWrites(mux *http.ServeMux) {
 	for what, do := range map[string]func(context.Context, string) error{"restart": c.Restart, "stop": c.Stop, "kill": c.Kill} {
 		post(what, func(ctx context.Context, r *http.Request) error { return do(ctx, r.FormValue("process")) })
 	}
+	mux.HandleFunc("POST /v1/hosts/{what...}", c.write(func(w http.ResponseWriter, r *http.Request) {
+		c.perform(w, r, "hosts/"+r.PathValue("what"), func(ctx context.Context, r *http.Request) error {
+			_, err := c.hosts(ctx, r.PathValue("what"), r)
+			return err
+		})
+	}))
 	post("canary", func(_ context.Context, r *http.Request) error {
 		do := r.FormValue("do")
 		if do != "promote" && do != "abort" {
@@ -147,7 +153,7 @@ func (c *controlHandler) perform(w http.ResponseWriter, r *http.Request, what st
 
 // asked adds a request of an operator to the log and to the events, with the process it comes from.
 func (c *controlHandler) asked(r *http.Request, what string) {
-	for _, name := range []string{"pool", "size", "process", "listener", "level", "actor", "do", "what"} {
+	for _, name := range []string{"pool", "size", "process", "listener", "level", "actor", "do", "what", "host"} {
 		if v := r.FormValue(name); v != "" {
 			what += " " + name + "=" + v
 		}

@@ -87,6 +87,8 @@ const (
 	// CanaryJudged: a pool's new generation begins to be judged, is held, or there is a verdict.
 	// Why: that, with both generations in numbers.
 	CanaryJudged
+	// HostsOperated: what an operator has asked of the cluster goes on. Why: how.
+	HostsOperated
 )
 
 var eventKinds = [...]string{
@@ -94,7 +96,7 @@ var eventKinds = [...]string{
 	"leaked", "leak ended", "noted", "up", "gave up", "down", "goes on over its budget",
 	"starting", "failed", "replaced", "spare ready", "draining", "drain cut", "drained", "due",
 	"reloading", "reloaded", "scaled",
-	"tree reloading", "tree reloaded", "tree upgrading", "tree upgraded", "asked by an operator", "canary",
+	"tree reloading", "tree reloaded", "tree upgrading", "tree upgraded", "asked by an operator", "canary", "hosts",
 }
 
 // String returns the kind in words.
@@ -178,7 +180,7 @@ func (e Event) String() string {
 		fmt.Fprintf(&b, ": attempt %d, %d of %d left, in %v", e.Attempt, e.Left, e.Max, e.Delay.Round(time.Millisecond))
 	case PoolScaled:
 		fmt.Fprintf(&b, " to %d in %v", e.Size, e.Took.Round(time.Millisecond))
-	case TreeUpgrading, DrainCut, WorkerDue, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, OperatorAsked:
+	case TreeUpgrading, DrainCut, WorkerDue, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, OperatorAsked, HostsOperated:
 	}
 	if e.Err != nil {
 		fmt.Fprintf(&b, ": %v", e.Err)

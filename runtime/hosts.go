@@ -3,8 +3,12 @@ package coppice
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"net"
+	"net/http"
+	"net/url"
 	"strings"
+	"time"
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor"
@@ -30,6 +34,12 @@ type Cluster interface {
 	// Member returns what runs this host's part of what the hosts agree by, until ctx ends; nil if
 	// it has none. It is called in a process of its own, which runs no other code of the user.
 	Member() func(ctx context.Context) error
+
+	// Operate does in the master what an operator asks of the control endpoint: GET /v1/hosts with
+	// what empty, which is answered with the result as JSON and changes nothing, and POST
+	// /v1/hosts/WHAT?VALUES, of which say tells the operator how it goes on, a line a call. An
+	// error that wraps [ErrUnsupported] says that there is no such thing.
+	Operate(ctx context.Context, rt *Runtime, what string, values url.Values, say func(string)) (any, error)
 }
 
 // gatewayProcess is a worker as a gateway.
@@ -73,3 +83,14 @@ func hostOf(c Cluster) string {
 
 // newBoot returns 60 random bits as 12 characters.
 func newBoot() string { return strings.ToLower(rand.Text()[:12]) }
+
+// operateHosts passes on to the cluster what an operator asks.
+func (rt *Runtime) operateHosts(ctx context.Context, what string, r *http.Request) (any, error) {
+	if rt.cfg.Hosts == nil {
+		return nil, fmt.Errorf("coppice: the tree is on one host alone, without Config.Hosts: %w", ErrUnsupported)
+	}
+	_ = r.FormValue("") // parses
+	return rt.cfg.Hosts.Operate(ctx, rt, what, r.Form, func(line string) {
+		rt.events.Put(Event{Time: time.Now(), Kind: HostsOperated, Why: line})
+	})
+}

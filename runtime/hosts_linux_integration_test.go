@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"regexp"
 	"strconv"
@@ -26,6 +28,15 @@ import (
 type testCluster struct{ name string }
 
 func (c testCluster) HostName() string { return c.name }
+
+// Operate says what it was asked.
+func (c testCluster) Operate(_ context.Context, rt *coppice.Runtime, what string, values url.Values, say func(string)) (any, error) {
+	say("asked for " + what)
+	if what == "nothing" {
+		return nil, fmt.Errorf("no %s: %w", what, coppice.ErrUnsupported)
+	}
+	return map[string]string{"host": c.name, "what": what, "of": values.Get("host"), "at": rt.System().Address()}, nil
+}
 
 // Member returns one that says who it is.
 func (c testCluster) Member() func(ctx context.Context) error {
@@ -142,6 +153,30 @@ func TestGatewayOfATree(t *testing.T) {
 		if c.Name == "gateway" && len(c.Children) != 1 {
 			t.Errorf("%d gateways", len(c.Children))
 		}
+	}
+	api := p.ControlHandler(coppice.ControlOptions{Writes: true})
+	for path, want := range map[string]string{
+		"GET /v1/hosts?host=b":       `200 {"at":"` + boot + `.0","host":"a","of":"b","what":""}`,
+		"POST /v1/hosts/drain":       `200 {"ok":true,`,
+		"POST /v1/hosts/nothing?x=y": `501 {"status":501,"error":"no nothing: `,
+		"GET /v1/hosts/drain":        `404 `,
+	} {
+		method, path, _ := strings.Cut(path, " ")
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(method, "http://127.0.0.1"+path, nil)
+		api.ServeHTTP(w, r)
+		if got := fmt.Sprint(w.Code, " ", w.Body); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+	said := ""
+	for _, ev := range p.Events(0).Kept(1000) {
+		if ev.Kind == coppice.HostsOperated {
+			said += ev.Why + "; "
+		}
+	}
+	if !strings.Contains(said, "asked for drain; ") {
+		t.Errorf("the events: %s", said)
 	}
 	members := regexp.MustCompile(`member (\d+) of a`)
 	runtimetest.Eventually(t, "the member says who it is", func() bool { return members.MatchString(p.output.String()) })

@@ -624,7 +624,7 @@ func (rt *Runtime) pids() (pids []int) {
 func (rt *Runtime) operatedParts() operatedParts {
 	return operatedParts{
 		log: rt.log, began: rt.began, generation: rt.generations.now, events: rt.events, lines: rt.lines, children: rt.children, sockets: rt.sockets, actorSystem: rt.System,
-		state: func() State { return State(rt.tree.Status().String()) }, pids: rt.pids, settle: rt.settle,
+		state: func() State { return State(rt.tree.Status().String()) }, pids: rt.pids, settle: rt.settle, hosts: rt.operateHosts,
 		metrics: func() (page tracing.MetricsPage, ok bool) {
 			page, ok = rt.pipeline.(tracing.MetricsPage)
 			return page, ok

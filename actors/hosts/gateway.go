@@ -74,6 +74,9 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 	if g.registrar != nil {
 		g.registrar.carrier = g.carrier
 	}
+	if err := c.spawnReporter(ctx, g, p.System()); err != nil {
+		return fmt.Errorf("hosts: %w", err)
+	}
 	ln, err := p.Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("hosts: %w", err)
@@ -131,6 +134,7 @@ type gateway struct {
 	begun    chan struct{} // closed when the master agrees
 
 	registrar *registrar // nil without an engine
+	states    hostStates
 
 	mu      sync.Mutex
 	splices map[*splice]struct{}
@@ -445,6 +449,7 @@ func (g *gateway) hostUp(t *trunk.Trunk) {
 	g.mu.Lock()
 	maps.DeleteFunc(g.told, func(of [2]string, _ struct{}) bool { return of[0] == peer.Name })
 	g.mu.Unlock()
+	g.states.up(peer)
 	g.log.Info("hosts: a host is up", "host", peer.Name, "boot", peer.Boot)
 	g.carrier.HostUp(peer.Name, peer.Boot)
 }
@@ -454,12 +459,14 @@ func (g *gateway) hostDown(t *trunk.Trunk, err error) {
 	g.mu.Lock()
 	maps.DeleteFunc(g.offers, func(_ uint64, o *offeredLane) bool { return o.lane.Trunk() == t })
 	g.mu.Unlock()
+	g.states.down(peer, err)
 	g.log.Warn("hosts: a host is unreachable", "host", peer.Name, "boot", peer.Boot, "err", err)
 	g.carrier.HostDown(peer.Boot)
 }
 
 // failed logs why there is no trunk: once for each host and cause, until the host is up.
 func (g *gateway) failed(host string, err error) {
+	g.states.failed(host, err)
 	level := slog.LevelDebug
 	if g.isNews(host, err.Error()) {
 		level = slog.LevelWarn

@@ -195,7 +195,10 @@ type process struct {
 
 func (p process) System() *actors.System { return p.child.System }
 func (p process) Incarnation() uint64    { return p.n }
-func (p process) Ready() error           { p.tr.master.SetGateway(p.Address()); return nil }
+func (p process) Ready() error {
+	p.tr.master.SetGateway(p.Address())
+	return p.tr.master.Reregister(context.Background(), "gateway/0", actors.ProcessPID(p.Address()))
+}
 func (p process) Listen(context.Context, string, string) (net.Listener, error) {
 	return p.tr.c.net.Listen(p.tr.name), nil
 }

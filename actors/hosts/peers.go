@@ -109,6 +109,7 @@ func (g *gateway) followPeers(ctx context.Context, c *Config, pause time.Duratio
 		switch {
 		case err == nil && !maps.Equal(found, last):
 			last = maps.Clone(found)
+			g.states.peers(last)
 			g.carrier.Peers(slices.Collect(maps.Keys(last)))
 			g.mesh.SetPeers(last)
 		case err != nil && ctx.Err() == nil && g.isNews("", err.Error()):

@@ -44,6 +44,7 @@ ended, or its connection was lost. An error ends with what to do next.`,
 	c.reads(root)
 	c.writes(root)
 	c.jobsCommands(root)
+	c.hostsCommands(root)
 	c.files(root)
 	return root
 }
