@@ -29,6 +29,6 @@ func (a *alone) actorSystem() *actors.System {
 // tell.
 func (a *alone) noConfig() {
 	a.config.Do(func() {
-		slog.Warn("coppice: Worker.Config is nil: this Worker has no master. Run it in a tree: runtimetest.Tree, with Config.Load")
+		slog.Warn("coppice: Worker.Config is nil: this Worker has no master. runtimetest.Worker gives it one")
 	})
 }

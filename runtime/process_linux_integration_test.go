@@ -175,16 +175,7 @@ func TestAsk(t *testing.T) {
 // pid returns the process of the child with a registered name.
 func (p *runningTree) pid(name string) int {
 	p.t.Helper()
-	pid := 0
-	p.Snapshot().Walk(func(n coppice.Tree) {
-		if n.Name == name {
-			pid = n.PID
-		}
-	})
-	if pid == 0 {
-		p.t.Fatalf("no process %s in\n%v", name, p.Snapshot())
-	}
-	return pid
+	return runtimetest.PID(p.t, p.Runtime, name)
 }
 
 // TestTreeWithinTree: a worker that starts a tree by mistake gets an error (P69).

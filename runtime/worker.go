@@ -24,8 +24,8 @@ import (
 //
 // The zero Worker is a Worker without a master, for a unit test of a worker function: Listen is
 // net.Listen, Ready does nothing, System is an actor system of its own, in which the test can spawn
-// the actors that the worker asks, and there is no tree and no configuration. A tree of goroutines
-// gives a worker these too: runtimetest.Tree with [GoroutineIsolation].
+// the actors that the worker asks, and there is no tree and no configuration. runtimetest.Worker
+// gives a worker function these too.
 type Worker struct {
 	c     *child.Session // nil = no master
 	alone alone          // what it has instead

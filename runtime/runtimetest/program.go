@@ -1,6 +1,8 @@
-// Package runtimetest helps to test programs built on Coppice. [Tree] runs a tree in a test. [Main]
-// and [Start] test a whole program from outside: they start it, read its output, load it over HTTP,
-// and count the processes and descriptors of its tree. docs/testing.md says which to choose.
+// Package runtimetest helps to test programs built on Coppice. [Worker] runs a worker function in a
+// test, [Tree] a tree. [Main] and [Start] test a whole program from outside: they start it, read
+// its output, load it over HTTP, and count the processes and descriptors of its tree. [Faults] and
+// [NoDescriptors] have things go wrong, and [Leaks] says what a test leaves behind.
+// docs/testing.md says which to choose.
 package runtimetest
 
 import (

@@ -2,6 +2,7 @@ package runtimetest
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -25,6 +26,16 @@ var (
 // first. Tests in parallel wait for each other's trees.
 func Tree(t testing.TB, cfg coppice.Config) *coppice.Runtime {
 	t.Helper()
+	rt, err := startTree(t, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rt
+}
+
+// startTree is [Tree], but returns the error of the start.
+func startTree(t testing.TB, cfg coppice.Config) (*coppice.Runtime, error) {
+	t.Helper()
 	select {
 	case oneTree <- struct{}{}:
 	default:
@@ -37,20 +48,58 @@ func Tree(t testing.TB, cfg coppice.Config) *coppice.Runtime {
 	rt, err := coppice.Start(testrun.WithName(t.Context(), t.Name()), cfg)
 	if err != nil {
 		<-oneTree
-		t.Fatal(err)
+		return nil, err
 	}
 	t.Cleanup(func() {
 		defer func() { <-oneTree }()
+		defer reportRaces(t, rt)
 		select {
 		case <-rt.Done():
 			return
 		default:
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), Patience)
-		defer cancel()
-		if err := rt.Shutdown(ctx); err != nil {
+		if err := shutdown(rt); err != nil {
 			t.Errorf("the end of the tree: %v", err)
 		}
 	})
-	return rt
+	return rt, nil
+}
+
+// PID returns the process number of the process of that name, for example web/0 or listener. It
+// fails the test if there is none.
+func PID(t testing.TB, rt *coppice.Runtime, name string) (pid int) {
+	t.Helper()
+	tree := rt.Snapshot()
+	tree.Walk(func(n coppice.Tree) {
+		if n.Name == name {
+			pid = n.PID
+		}
+	})
+	if pid == 0 {
+		t.Fatalf("no process %s in\n%v", name, tree)
+	}
+	return pid
+}
+
+func shutdown(rt *coppice.Runtime) error {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	return rt.Shutdown(ctx)
+}
+
+// raceCode is the exit code of a process in which the race detector has found something.
+const raceCode = 66
+
+// reportRaces fails the test if a process of the ended tree had a data race.
+func reportRaces(t testing.TB, rt *coppice.Runtime) {
+	t.Helper()
+	for events := rt.Events(0); ; {
+		e, err := events.Next(context.Background())
+		if err != nil {
+			return // the end
+		}
+		if exit, ok := errors.AsType[*coppice.Exit](e.Reason.Cause); ok && exit.Code == raceCode {
+			t.Errorf("%s had a data race: see its output", e.Path)
+		}
+	}
 }

@@ -1,0 +1,69 @@
+package docs_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestCodeBlocks: each Go block of these pages stands, but for its indentation, in a file of the
+// directory, whose tests compile and run it. A line of one "…" stands for lines left out.
+func TestCodeBlocks(t *testing.T) {
+	block := regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
+	for page, dir := range map[string]string{
+		"testing.md": "../examples/tested",
+	} {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, err := filepath.Glob(dir + "/*.go")
+		if err != nil || len(files) == 0 {
+			t.Fatal(dir, err)
+		}
+		var code []string
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			code = append(code, unindented(string(b)))
+		}
+		blocks := block.FindAllStringSubmatch(string(b), -1)
+		if len(blocks) == 0 {
+			t.Errorf("%s has no Go block", page)
+		}
+		for _, m := range blocks {
+			found := false
+			for _, c := range code {
+				found = found || hasParts(c, strings.Split(unindented(m[1]), "\n…\n"))
+			}
+			if !found {
+				t.Errorf("%s: no file of %s has\n%s", page, dir, m[1])
+			}
+		}
+	}
+}
+
+// hasParts reports whether text has the parts, whole lines each, in this order.
+func hasParts(text string, parts []string) bool {
+	for _, part := range parts {
+		at := strings.Index("\n"+text, "\n"+strings.Trim(part, "\n")+"\n")
+		if at < 0 {
+			return false
+		}
+		text = text[at:]
+	}
+	return true
+}
+
+// unindented returns text without the white space at both ends of each line.
+func unindented(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, l := range lines {
+		lines[i] = strings.TrimSpace(l)
+	}
+	return strings.Join(lines, "\n")
+}
