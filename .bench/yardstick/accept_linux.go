@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -70,6 +71,20 @@ func serveHTTP() {
 	})
 }
 
+// fileSize is how much the rows of files send at a time.
+const fileSize = 256 << 20
+
+// file makes the file that both servers send, of pages that take no room, and has its processes
+// find it.
+func file() (remove func(), err error) {
+	f, err := os.CreateTemp("", "yardstick")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return func() { _ = os.Remove(f.Name()) }, errors.Join(f.Truncate(fileSize), os.Setenv(peers.FileVar, f.Name()))
+}
+
 func listener() coppice.ListenerSpec {
 	return coppice.ListenerSpec{Name: "yardstick", Network: "tcp", Address: tree.addr, Policy: tree.policy}
 }
@@ -103,6 +118,7 @@ func acceptRows() []row {
 	return []row{
 		{"accept_" + tree.policy.String(), accept(func() (*server, error) { return startTree(treeArgs("accept")...) })},
 		{"peer_go_accept_shared", accept(func() (*server, error) { return startPlain("accept", tree.workers) })},
+		{"peer_node_accept", accept(func() (*server, error) { return startNode(tree.workers) })},
 		{"peer_c_accept_pass", inC("pass")},
 		{"peer_c_accept_claim", inC("claim")},
 		{"peer_c_accept_shared", inC("shared")},
@@ -116,6 +132,20 @@ func httpRows() []row {
 	return []row{
 		{"http_keepalive_coppice", load(func() (*server, error) { return startTree(treeArgs("http")...) })},
 		{"http_keepalive_plain", load(func() (*server, error) { return startPlain("http", tree.workers) })},
+		{"http_file_coppice", sent(func() (*server, error) { return startTree(treeArgs("http")...) })},
+		{"http_file_plain", sent(func() (*server, error) { return startPlain("http", tree.workers) })},
+	}
+}
+
+// sent is a server that sends a file of fileSize bytes.
+func sent(start func() (*server, error)) func(time.Duration) (result, error) {
+	return func(d time.Duration) (r result, err error) {
+		remove, err := file()
+		if err != nil {
+			return r, err
+		}
+		defer remove()
+		return loaded(start, "files/s", false, d, download)
 	}
 }
 

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -305,4 +308,31 @@ func first(fd int, b []byte) (int, error) {
 			return have, nil
 		}
 	}
+}
+
+// download fetches the file, one time after the other over one connection.
+func download(addr netip.AddrPort, _ int, m measured) (*load, error) {
+	c, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	l, r := &load{}, bufio.NewReaderSize(c, 1<<20)
+	return l, m.during(l, func() error {
+		began := time.Now()
+		if _, err := io.WriteString(c, "GET /file HTTP/1.1\r\nHost: yardstick\r\n\r\n"); err != nil {
+			return err
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			return err
+		}
+		n, err := io.Copy(io.Discard, resp.Body)
+		if err == nil && n != fileSize {
+			err = fmt.Errorf("%s, %d bytes", resp.Status, n)
+		}
+		l.ops++
+		l.micros = append(l.micros, uint32(time.Since(began).Microseconds()))
+		return err
+	})
 }

@@ -9,6 +9,8 @@
 //	go -C .bench run ./yardstick tracing [-workers 2] [-policy round-robin] [-inflight 16]
 //	go -C .bench run ./yardstick respawn [-workers 2]
 //	go -C .bench run ./yardstick calls [-workers 2] -table
+//	go -C .bench run ./yardstick starts|growth
+//	go -C .bench run ./yardstick page [-rounds 7] [-seconds 1] [-write ../docs]
 //
 // It prints one line of JSON for each row:
 //
@@ -16,7 +18,7 @@
 //
 // value is operations per second, cpu_ns_per_op the processor time (user and system) of all
 // processes that are measured. Rows that begin with "peer_", and http_keepalive_plain, are the
-// small programs (peers/): C, if gcc is there, and plain Go. With -rounds each row runs that often,
+// small programs (peers/): C, if gcc is there, Node likewise, and plain Go. With -rounds each row runs that often,
 // all rows in turn, so that rows of one round can be compared with each other; noise of the machine
 // then hits all alike. -pin keeps all processes on one core.
 //
@@ -49,6 +51,13 @@
 // beside Node's worker threads (which copy the input, or transfer it, and are no processes),
 // Python's multiprocessing.Pool, protoactor's remote, and the least that a pool of Go processes can
 // be. With 10 MB also without a copy for each call: a jobs.View, a file in memory, shared memory.
+//
+// starts are starts of programs (starts/) until their main, first starts of trees until all workers
+// are ready, and what is private to an idle process. growth is what an operator does with a whole
+// tree, by its size.
+//
+// page runs the rows that docs/performance.md shows, of which peers are there, and what grows. It
+// compares what ran in the same round, and prints or writes medians and quartiles of the ratios.
 //
 // -table prints Markdown at the end, the medians of all rounds, instead of JSON.
 package main
@@ -87,18 +96,24 @@ type command struct {
 	rows  func() []row
 	flags func(*flag.FlagSet) // its own, beside those that all have; nil without
 	serve func()              // for -serve, which flags defines; does not return
+	page  bool                // the rows of all the others
 }
 
-var commands = map[string]command{
-	"handles":   {rows: handleRows},
-	"messages":  {rows: messageRows},
-	"roundtrip": {rows: roundtripRows},
-	"accept":    {rows: acceptRows, flags: acceptFlags, serve: serveAccept},
-	"actors":    {rows: actorRows},
-	"http":      {rows: httpRows, flags: httpFlags, serve: serveHTTP},
-	"tracing":   {rows: tracingRows, flags: tracingFlags, serve: serveTracing},
-	"respawn":   {rows: respawnRows, flags: respawnFlags, serve: serveRespawn},
-	"calls":     {rows: callRows, flags: callFlags, serve: serveCalls},
+func commands() map[string]command {
+	return map[string]command{
+		"handles":   {rows: handleRows},
+		"messages":  {rows: messageRows},
+		"roundtrip": {rows: roundtripRows},
+		"accept":    {rows: acceptRows, flags: acceptFlags, serve: serveAccept},
+		"actors":    {rows: actorRows},
+		"http":      {rows: httpRows, flags: httpFlags, serve: serveHTTP},
+		"tracing":   {rows: tracingRows, flags: tracingFlags, serve: serveTracing},
+		"respawn":   {rows: respawnRows, flags: respawnFlags, serve: serveRespawn},
+		"calls":     {rows: callRows, flags: callFlags, serve: serveCalls},
+		"starts":    {rows: startRows},
+		"growth":    {rows: growthRows, serve: serveGrowth},
+		"page":      {rows: pageRows, flags: pageFlags, page: true},
+	}
 }
 
 func main() {
@@ -110,15 +125,15 @@ func main() {
 	rounds := fs.Int("rounds", 1, "how often to run all rows")
 	pin := fs.Bool("pin", false, "keep all processes on one core")
 	only := fs.String("only", "", "rows whose name contains this")
-	serve := fs.Bool("serve", false, "accept, http, tracing, respawn, calls: serve only, until a signal")
+	serve := fs.Bool("serve", false, "accept, http, tracing, respawn, calls, growth: serve only, until a signal")
 	asTable := fs.Bool("table", false, "print a table in Markdown at the end")
 	fs.Usage = func() {
-		fmt.Fprintln(fs.Output(), "usage: yardstick handles|messages|roundtrip|actors|accept|http|tracing|respawn|calls [flags]")
+		fmt.Fprintln(fs.Output(), "usage: yardstick handles|messages|roundtrip|actors|accept|http|tracing|respawn|calls|starts|growth|page [flags]")
 		fs.PrintDefaults()
 	}
 	var cmd command
 	if len(os.Args) > 1 {
-		cmd = commands[os.Args[1]]
+		cmd = commands()[os.Args[1]]
 	}
 	if cmd.rows == nil {
 		fs.Usage()
@@ -143,10 +158,13 @@ func main() {
 	defer removeBuilt()
 	out := json.NewEncoder(os.Stdout)
 	skipped, all := make(map[string]bool), make(map[string][]result)
-	rows := cmd.rows()
+	rows, load := cmd.rows(), loadAverage()
 	for r := range *rounds {
 		for i := range rows {
 			row := rows[(i+r)%len(rows)] // no row always follows the same one
+			if cmd.page {
+				fmt.Fprintf(os.Stderr, "\r\x1b[K%d of %d: %s", r*len(rows)+i+1, *rounds*len(rows), row.name)
+			}
 			if skipped[row.name] || !strings.Contains(row.name, *only) {
 				continue
 			}
@@ -157,12 +175,18 @@ func main() {
 				continue
 			}
 			res.Name = row.name
-			if all[row.name] = append(all[row.name], res); !*asTable {
+			if all[row.name] = append(all[row.name], res); !*asTable && !cmd.page {
 				_ = out.Encode(res)
 			}
 		}
 	}
-	if *asTable {
+	switch {
+	case cmd.page:
+		fmt.Fprintln(os.Stderr)
+		if err := printPage(all, load); err != nil {
+			fmt.Fprintln(os.Stderr, "yardstick:", err)
+		}
+	case *asTable:
 		printTable(rows, all)
 	}
 }

@@ -23,6 +23,8 @@ func httpRows() []row      { return nil }
 func respawnRows() []row   { return nil }
 func callRows() []row      { return nil }
 func tracingRows() []row   { return nil }
+func startRows() []row     { return nil }
+func growthRows() []row    { return nil }
 
 func acceptFlags(*flag.FlagSet)  {}
 func httpFlags(*flag.FlagSet)    {}
@@ -35,3 +37,4 @@ func serveHTTP()    {}
 func serveRespawn() {}
 func serveCalls()   {}
 func serveTracing() {}
+func serveGrowth()  {}

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,20 +92,12 @@ func respawnRows() []row {
 		{"respawn_spare", spareRow(false)},
 		{"respawn_spare_kill", spareRow(true)},
 		{"node_respawn", func(d time.Duration) (result, error) {
-			node, err := exec.LookPath("node")
-			if err != nil {
-				return result{}, fmt.Errorf("%w: no node", errSkip)
-			}
-			dir, err := os.MkdirTemp("", "yardstick")
+			cmd, remove, err := nodeProgram(peers.RespawnNode, respawnWorkers)
 			if err != nil {
 				return result{}, err
 			}
-			defer os.RemoveAll(dir)
-			script := filepath.Join(dir, "respawn.js")
-			if err := os.WriteFile(script, peers.RespawnNode, 0o600); err != nil {
-				return result{}, err
-			}
-			return respawned(d, exec.Command(node, script, strconv.Itoa(respawnWorkers)))
+			defer remove()
+			return respawned(d, cmd)
 		}},
 	}
 }

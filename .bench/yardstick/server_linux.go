@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/bench/yardstick/peers"
 )
 
 // server is what a row loads: a process with all its descendants, or several processes.
@@ -39,6 +41,30 @@ func startC(policy string, workers int) (*server, error) {
 		return nil, err
 	}
 	return startProgram(regexp.MustCompile(`^(\d+)$`), exec.Command(bin, policy, strconv.Itoa(workers)))
+}
+
+// startNode starts the server in Node.
+func startNode(workers int) (*server, error) {
+	cmd, remove, err := nodeProgram(peers.AcceptNode, workers)
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	return startProgram(regexp.MustCompile(`^(\d+)$`), cmd)
+}
+
+// nodeProgram is a program in Node, until remove is called.
+func nodeProgram(source []byte, workers int) (cmd *exec.Cmd, remove func(), err error) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: no node", errSkip)
+	}
+	dir, err := os.MkdirTemp("", "yardstick")
+	if err != nil {
+		return nil, nil, err
+	}
+	script := filepath.Join(dir, "program.js")
+	return exec.Command(node, script, strconv.Itoa(workers)), func() { _ = os.RemoveAll(dir) }, os.WriteFile(script, source, 0o600)
 }
 
 // startProgram starts cmd and reads from its first line where it serves.

@@ -15,6 +15,11 @@ var C []byte
 //go:embed c/accept.c
 var AcceptC []byte
 
+// AcceptNode is the source of the server in Node, a cluster.
+//
+//go:embed node/accept.js
+var AcceptNode []byte
+
 // RespawnNode is the source of a cluster of Node's in which workers are replaced.
 //
 //go:embed node/respawn.js

@@ -21,8 +21,17 @@ func Serve(what string, id byte, f *os.File) error {
 	return Bytes(ln, id)
 }
 
-// OK answers two bytes.
-func OK(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }
+// FileVar names the file that OK sends.
+const FileVar = "YARDSTICK_FILE"
+
+// OK answers two bytes, and /file by a file.
+func OK(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/file" {
+		http.ServeFile(w, r, os.Getenv(FileVar))
+		return
+	}
+	_, _ = io.WriteString(w, "ok")
+}
 
 // Bytes writes the byte id to each connection and closes it, until ln is closed.
 func Bytes(ln net.Listener, id byte) error {
