@@ -125,14 +125,18 @@ const (
 // calls it.
 func (c *Config) Member() func(ctx context.Context) error {
 	m, ok := c.Engine.(MemberSpec)
-	if !ok || m.Member(c.Name) == nil {
+	if !ok {
+		return nil
+	}
+	run := m.Member(c.Name)
+	if run == nil {
 		return nil
 	}
 	return func(ctx context.Context) error {
 		pause := firstMemberPause
 		for ctx.Err() == nil {
 			begun := time.Now()
-			err := m.Member(c.Name)(ctx)
+			err := run(ctx)
 			if ctx.Err() != nil {
 				return err
 			}

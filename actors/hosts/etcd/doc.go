@@ -9,9 +9,10 @@
 // A majority of the seats has to be up: with three, one may fail; a single one works, and fails
 // with its host. Two are refused, as then each can fail the whole. Entries and the revisions by
 // which names are fenced are on the disks of the seats: a seat that has lost its directory is
-// refused by the others, and has to be replaced (etcdctl member remove, member add). A directory
-// takes 130 MB from the start, for etcd's log; a disk whose fsync takes longer than Election makes
-// leaders change. etcdctl works on the socket client.sock in the directory.
+// refused by the others, and has to be replaced; when a majority is lost for good the engine is
+// recovered (package hosts/seats). A directory takes 130 MB from the start, for etcd's log; a disk
+// whose fsync takes longer than Election makes leaders change. etcdctl works on the socket
+// client.sock in the directory.
 //
 // Leases are counted in whole seconds, rounded up, and begin anew when etcd's leader changes: what
 // a dead host held is free after at most its lease, an election, and its lease once more.

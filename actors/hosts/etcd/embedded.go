@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/coppice-go/coppice/actors/hosts"
+	"github.com/coppice-go/coppice/actors/hosts/seats"
 )
 
 // Embedded is an etcd that runs on the hosts of the cluster, in a process of each that has a seat.
@@ -58,10 +59,13 @@ func (x Embedded) path(name string) string {
 	return path
 }
 
-// peer is the URL of a seat, the same on every host. What dials it takes the part behind the
-// slashes for a path, from the member's working directory on: there the host's gateway listens, for
-// all seats but its own. It has to look like a host with a port.
-func peer(seat string) string { return "unix://" + seat + ".peer:80" }
+// peerSocket is the path of the URL of a seat (seats.PeerURL), which is the same on every host. What
+// dials it takes the part behind the slashes for a path, from the member's working directory on:
+// there the host's gateway listens, for all seats but its own. It has to look like a host with a
+// port.
+func (x Embedded) peerSocket(seat string) string {
+	return x.path(strings.TrimPrefix(seats.PeerURL(seat), "unix://"))
+}
 
 // Validate does what hosts.EngineSpec says.
 func (x Embedded) Validate(host string) error {
@@ -78,7 +82,7 @@ func (x Embedded) Validate(host string) error {
 	case n%2 == 0 || n > 7:
 		bad("Seats", "%d: take 1, 3, 5 or 7", n)
 	}
-	longest := "client.sock"
+	longest := x.path(seats.ClientSocket)
 	for i, seat := range x.Seats {
 		if seat == "" || strings.Trim(seat, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
 			bad("Seats", "%q cannot be the name of a host", seat)
@@ -86,12 +90,12 @@ func (x Embedded) Validate(host string) error {
 		if slices.Contains(x.Seats[:i], seat) {
 			bad("Seats", "%q: twice", seat)
 		}
-		if name := strings.TrimPrefix(peer(seat), "unix://"); len(name) > len(longest) {
-			longest = name
+		if socket := x.peerSocket(seat); len(socket) > len(longest) {
+			longest = socket
 		}
 	}
-	if socket := x.path(longest); len(socket) > maxSocketPath {
-		bad("Dir", "%q is longer than a Unix socket allows: %d bytes", socket, maxSocketPath)
+	if len(longest) > maxSocketPath {
+		bad("Dir", "%q is longer than a Unix socket allows: %d bytes", longest, maxSocketPath)
 	}
 	x.times()
 	if x.Tick < time.Millisecond || x.Election < 5*x.Tick || x.Election > 50*x.Tick {
@@ -121,17 +125,16 @@ func (x *Embedded) times() {
 // Joints does what hosts.MemberSpec says.
 func (x Embedded) Joints(host string) (ts []hosts.Tunnel, ss []hosts.TunnelService) {
 	if !slices.Contains(x.Seats, host) {
-		return []hosts.Tunnel{{Socket: x.path("client.sock"), Hosts: x.Seats, Service: clientService}}, nil
+		return []hosts.Tunnel{{Socket: x.path(seats.ClientSocket), Hosts: x.Seats, Service: clientService}}, nil
 	}
 	for _, seat := range x.Seats {
 		if seat != host {
-			socket := x.path(strings.TrimPrefix(peer(seat), "unix://"))
-			ts = append(ts, hosts.Tunnel{Socket: socket, Hosts: []string{seat}, Service: raftService})
+			ts = append(ts, hosts.Tunnel{Socket: x.peerSocket(seat), Hosts: []string{seat}, Service: raftService})
 		}
 	}
 	return ts, []hosts.TunnelService{
 		{Name: raftService, Socket: x.path("peer.sock"), Hosts: x.Seats}, // who has no seat has no vote
-		{Name: clientService, Socket: x.path("client.sock")},
+		{Name: clientService, Socket: x.path(seats.ClientSocket)},
 	}
 }
 
@@ -140,7 +143,7 @@ func (x Embedded) Open(host string) (hosts.Engine, error) {
 	if err := x.Validate(host); err != nil {
 		return nil, fmt.Errorf("hosts/etcd: %w", err)
 	}
-	return External{Endpoints: []string{"unix://" + x.path("client.sock")}}.Open(host)
+	return External{Endpoints: []string{"unix://" + x.path(seats.ClientSocket)}}.Open(host)
 }
 
 // Member does what hosts.MemberSpec says.
@@ -148,6 +151,7 @@ func (x Embedded) Member(host string) func(ctx context.Context) error {
 	if !slices.Contains(x.Seats, host) {
 		return nil
 	}
+	said := "" // the last error of prepare
 	return func(ctx context.Context) error {
 		x.Dir = x.path("") // before the working directory is another one
 		if err := os.MkdirAll(x.Dir, 0o700); err != nil {
@@ -159,55 +163,109 @@ func (x Embedded) Member(host string) func(ctx context.Context) error {
 		if err := os.Setenv("NO_PROXY", "*"); err != nil { // etcd would dial it in place of a peer
 			return fmt.Errorf("hosts/etcd: %w", err)
 		}
-		m, err := x.start(host)
-		if err != nil {
-			return err
+		for ctx.Err() == nil {
+			how, err := x.prepare(ctx, host)
+			switch {
+			case err == nil:
+				said = ""
+			case err.Error() == said && x.changes(ctx, host, said):
+				continue
+			default:
+				said = err.Error()
+				return err
+			}
+			m, err := x.start(host, how)
+			if err != nil {
+				return err
+			}
+			if err := m.run(ctx); !errors.Is(err, errAgain) {
+				return err
+			}
 		}
-		return m.run(ctx)
+		return nil
 	}
+}
+
+// changes waits for a while until prepare says something else than before: once said is enough.
+func (x Embedded) changes(ctx context.Context, host, said string) bool {
+	tick := time.NewTicker(seatPause)
+	defer tick.Stop()
+	for until := time.Now().Add(refusedWait); time.Now().Before(until); {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+		if _, err := x.prepare(ctx, host); err == nil || err.Error() != said {
+			return true
+		}
+	}
+	return false
 }
 
 // member is a member that runs.
 type member struct {
+	x       Embedded
 	host    string
+	seat    seat
 	etcd    *embed.Etcd
 	closing *atomic.Bool
 }
 
-// run runs the member until ctx ends, or it ends by itself, which is an error.
-func (m *member) run(ctx context.Context) error {
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-m.etcd.Err():
-	case <-m.etcd.Server.StopNotify():
-		err = errors.New("it has stopped by itself: it is no longer a seat, or its state cannot be used")
+// run runs the member until ctx ends, or it ends by itself, which is an error, or it has to start
+// anew: errAgain.
+func (m *member) run(ctx context.Context) (err error) {
+	tick := time.NewTicker(seatPause)
+	defer tick.Stop()
+	for err = error(nil); err == nil && ctx.Err() == nil; {
+		select {
+		case <-ctx.Done():
+		case err = <-m.etcd.Err():
+		case <-m.etcd.Server.StopNotify():
+			err = errors.New("it has stopped by itself: it is no longer a seat, or its state cannot be used")
+		case <-tick.C:
+			if m.x.asked() || m.etcd.Server.Leader() == 0 && m.replaced(ctx) {
+				err = errAgain
+			}
+		}
 	}
 	m.closing.Store(true)
 	m.etcd.Close()
+	if err != nil && m.replaced(ctx) {
+		err = errAgain
+	}
 	if err != nil {
 		return fmt.Errorf("hosts/etcd: the member of host %q: %w", m.host, err)
 	}
 	return nil
 }
 
+// replaced reports whether another member of this host is let in.
+func (m *member) replaced(ctx context.Context) bool {
+	_, yes := invited(m.host, m.seat, m.x.censuses(ctx, m.host))
+	return yes
+}
+
 // start starts this host's member, which may have no majority yet.
-func (x Embedded) start(host string) (*member, error) {
+func (x Embedded) start(host string, how *join) (*member, error) {
 	if err := x.Validate(host); err != nil {
 		return nil, fmt.Errorf("hosts/etcd: %w", err)
 	}
 	x.times()
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir = host, x.Dir
-	advertised, err := url.Parse(peer(host))
+	advertised, err := url.Parse(seats.PeerURL(host))
 	if err != nil {
 		return nil, fmt.Errorf("hosts/etcd: Embedded.Seats: %w", err)
 	}
 	// A listener takes the host of its URL for the path.
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{{Scheme: "unix", Host: x.path("peer.sock")}}, []url.URL{*advertised}
-	local := url.URL{Scheme: "unix", Path: x.path("client.sock")}
+	local := url.URL{Scheme: "unix", Path: x.path(seats.ClientSocket)}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{local}, []url.URL{local}
-	cfg.InitialCluster, cfg.InitialClusterToken = x.initial(), "coppice"
+	cfg.InitialCluster, cfg.InitialClusterToken = how.initial, "coppice"
+	if how.existing {
+		cfg.ClusterState = embed.ClusterStateFlagExisting
+	}
 	cfg.TickMs, cfg.ElectionMs = uint(x.Tick/time.Millisecond), uint(x.Election/time.Millisecond)
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = "revision", "10000"
 	log, closing, err := logger(x.Log)
@@ -220,16 +278,23 @@ func (x Embedded) start(host string) (*member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hosts/etcd: start the member of host %q in %s: %w", host, x.Dir, err)
 	}
-	return &member{host: host, etcd: e, closing: closing}, nil
+	m := &member{x: x, host: host, etcd: e, closing: closing}
+	m.seat = seat{Host: host, Member: e.Server.MemberID().String(), Engine: e.Server.Cluster().ID().String()}
+	if err := x.writeSeat(m.seat); err != nil {
+		closing.Store(true)
+		e.Close()
+		return nil, fmt.Errorf("hosts/etcd: Embedded.Dir: %w", err)
+	}
+	return m, nil
 }
 
 // initial is etcd's initial-cluster: what a member of an empty directory takes for all members.
 func (x *Embedded) initial() string {
-	var seats []string
+	var list []string
 	for _, seat := range slices.Sorted(slices.Values(x.Seats)) {
-		seats = append(seats, seat+"="+peer(seat))
+		list = append(list, seat+"="+seats.PeerURL(seat))
 	}
-	return strings.Join(seats, ",")
+	return strings.Join(list, ",")
 }
 
 // logger returns what etcd logs by, as JSON on stderr, and what silences it: etcd tells of the

@@ -11,11 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/coppice-go/coppice/actors/hosts"
 	"github.com/coppice-go/coppice/actors/hosts/etcd"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
@@ -30,20 +32,21 @@ func TestMain(m *testing.M) {
 	if host == "" {
 		runtimetest.Main(m, tree)
 	}
-	x := etcd.Embedded{Dir: os.Getenv(memberEnv + "_DIR"), Seats: seats, Log: os.Getenv(memberEnv + "_LOG")}
+	x := etcd.Embedded{Dir: os.Getenv(memberEnv + "_DIR"), Seats: seatHosts, Log: os.Getenv(memberEnv + "_LOG")}
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
-	if err := x.Quick().Member(host)(ctx); err != nil {
+	cfg := hosts.Config{Name: host, Engine: x.Quick()}
+	if err := cfg.Member()(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-var seats = []string{"a", "b", "c"}
+var seatHosts = []string{"a", "b", "c"}
 
 // members is an etcd of three processes, whose sockets the test joins: no port is opened.
 type members struct {
@@ -52,18 +55,61 @@ type members struct {
 	cmds  map[string]*exec.Cmd
 	stdin map[string]io.WriteCloser
 
+	said output
+
 	mu    sync.Mutex
 	cut   map[[2]string]bool     // what the first sends does not reach the second
 	conns map[net.Conn][2]string // from whom to whom
 }
 
 func (m *members) spec(host string) etcd.Embedded {
-	return etcd.Embedded{Dir: filepath.Join(m.dir, host), Seats: seats}
+	return etcd.Embedded{Dir: filepath.Join(m.dir, host), Seats: seatHosts}
+}
+
+// output is what the members have logged.
+type output struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// newMembers starts an etcd of three processes.
+func newMembers(t *testing.T) *members {
+	t.Helper()
+	m := &members{
+		t: t, dir: shortDir(t), cmds: make(map[string]*exec.Cmd), stdin: make(map[string]io.WriteCloser),
+		cut: make(map[[2]string]bool), conns: make(map[net.Conn][2]string),
+	}
+	m.join()
+	for _, host := range seatHosts {
+		m.start(host)
+	}
+	t.Cleanup(func() {
+		for _, host := range seatHosts {
+			_ = m.cmds[host].Process.Kill()
+			_ = m.cmds[host].Wait()
+		}
+		if t.Failed() {
+			t.Log(m.said.String())
+		}
+	})
+	return m
 }
 
 // join joins the members as their gateways would.
 func (m *members) join() {
-	for _, host := range seats {
+	for _, host := range seatHosts {
 		tunnels, _ := m.spec(host).Joints(host)
 		for _, tunnel := range tunnels {
 			to := tunnel.Hosts[0]
@@ -148,7 +194,7 @@ func (m *members) cutOff(ways ...[2]string) {
 // isolate cuts both ways between a member and the others.
 func (m *members) isolate(host string) {
 	var ways [][2]string
-	for _, other := range seats {
+	for _, other := range seatHosts {
 		if other != host {
 			ways = append(ways, [2]string{host, other}, [2]string{other, host})
 		}
@@ -159,7 +205,7 @@ func (m *members) isolate(host string) {
 func (m *members) start(host string) {
 	m.t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = &m.said
 	cmd.Env = append(os.Environ(), memberEnv+"="+host, memberEnv+"_DIR="+filepath.Join(m.dir, host))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdin, err := cmd.StdinPipe()
@@ -193,24 +239,12 @@ func TestMembers(t *testing.T) {
 		t.Skip("starts three processes of etcd")
 	}
 	t.Parallel() // it waits for elections
-	m := &members{
-		t: t, dir: shortDir(t), cmds: make(map[string]*exec.Cmd), stdin: make(map[string]io.WriteCloser),
-		cut: make(map[[2]string]bool), conns: make(map[net.Conn][2]string),
-	}
-	m.join()
-	for _, host := range seats {
-		m.start(host)
-	}
-	t.Cleanup(func() {
-		for _, host := range seats {
-			m.kill(host)
-		}
-	})
+	m := newMembers(t)
 	h := newHistory()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var clients sync.WaitGroup
-	for i, host := range seats {
+	for i, host := range seatHosts {
 		e, err := m.spec(host).Open(host)
 		if err != nil {
 			t.Fatal(err)
@@ -238,7 +272,7 @@ func TestMembers(t *testing.T) {
 	progress(20)
 	begun := time.Now()
 	for round := 0; round == 0 || time.Since(begun) < *membersFor; round++ {
-		victim, other := seats[round%3], seats[(round+1)%3]
+		victim, other := seatHosts[round%3], seatHosts[(round+1)%3]
 		m.kill(victim)
 		progress(20) // by the two others
 		m.start(victim)

@@ -42,7 +42,7 @@ func treeConfig() *hosts.Config {
 	return &hosts.Config{
 		Cluster: "shop", Name: name, Listen: peers[name], Peers: peers,
 		TLS:    hosts.TLS{Cert: at(name + ".pem"), Key: at(name + ".key"), CA: at("ca.pem")},
-		Engine: etcd.Embedded{Dir: at(name), Seats: seats}.Quick(), Lease: 2 * time.Second,
+		Engine: etcd.Embedded{Dir: at(name), Seats: seatHosts}.Quick(), Lease: 2 * time.Second,
 	}
 }
 
