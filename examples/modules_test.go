@@ -1,6 +1,6 @@
 // Package examples tests the modules of the repository besides the library's: the example programs
-// that have dependencies of their own, what exports traces, the command coppicectl, the page in a
-// browser, and the benchmarks in .bench; the others test themselves.
+// that have dependencies of their own, what exports traces, the gRPC server, the command coppicectl,
+// the page in a browser, and the benchmarks in .bench; the others test themselves.
 package examples
 
 import (
@@ -13,10 +13,10 @@ import (
 // TestModules runs the tests of each module of the repository.
 func TestModules(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds fifteen modules")
+		t.Skip("builds each module")
 	}
 	var mods []string
-	for _, where := range []string{"*", "../tracing/*", "../actors/hosts", "../actors/hosts/etcd", "../runtime/coppicectl", "../runtime/dashboard/browsertest", "../.bench"} {
+	for _, where := range []string{"*", "../tracing/*", "../actors/hosts", "../actors/hosts/etcd", "../runtime/coppicectl", "../runtime/grpcserver", "../runtime/dashboard/browsertest", "../.bench"} {
 		found, err := filepath.Glob(where + "/go.mod")
 		if err != nil {
 			t.Fatal(err)

@@ -54,6 +54,10 @@ var arrows = map[string]struct{ ours, outside []string }{
 		[]string{"actors", "fdipc", "netactor", "supervisor", "tracing"},
 		[]string{actorAPI, otelAPI, "golang.org/x/sys", "github.com/coreos/go-systemd/v22", "github.com/fxamacker/cbor/v2", "google.golang.org/protobuf"},
 	},
+	"runtime/grpcserver": {
+		[]string{"tracing/grpctrace"},
+		[]string{"google.golang.org/grpc"},
+	},
 	"examples": {
 		[]string{"actors", "fdipc", "netactor", "runtime", "supervisor", "tracing"},
 		[]string{actorAPI, otelAPI, "golang.org/x/sys"},

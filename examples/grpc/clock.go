@@ -77,7 +77,7 @@ func (c clock) who() *wrapperspb.StringValue {
 	return wrapperspb.String(fmt.Sprintf("%s of generation %d", c.w.Name(), c.w.Generation()))
 }
 
-func registerClock(s *grpc.Server, c clock) {
+func registerClock(s grpc.ServiceRegistrar, c clock) {
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: clockName,
 		HandlerType: (*any)(nil),

@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/coppice-go/coppice v0.0.0
+	github.com/coppice-go/coppice/runtime/grpcserver v0.0.0
 	google.golang.org/grpc v1.83.2
 	google.golang.org/protobuf v1.36.12
 )
@@ -13,6 +14,7 @@ require (
 	github.com/asynkron/protoactor-go v0.0.0-20240822202345-3c0e61ca19c9 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/coppice-go/coppice/tracing/grpctrace v0.0.0 // indirect
 	github.com/coreos/go-systemd/v22 v22.7.0 // indirect
 	github.com/emirpasic/gods v1.18.1 // indirect
 	github.com/fxamacker/cbor/v2 v2.10.0 // indirect
@@ -45,3 +47,7 @@ require (
 )
 
 replace github.com/coppice-go/coppice => ../..
+
+replace github.com/coppice-go/coppice/runtime/grpcserver => ../../runtime/grpcserver
+
+replace github.com/coppice-go/coppice/tracing/grpctrace => ../../tracing/grpctrace

@@ -1,24 +1,20 @@
-// Grpc is a gRPC service in worker processes. Its own part is server, which
-// teaches Worker.Serve how a gRPC server drains: GOAWAY, and the calls that run
-// finish.
+// Grpc is a gRPC service in worker processes, which drains as package grpcserver
+// has it: GOAWAY, and the calls that run finish.
 //
 //	go run . -addr 127.0.0.1:9000
 package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/credentials/insecure"
 
 	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/grpcserver"
 )
 
 func main() {
@@ -44,46 +40,12 @@ func main() {
 				if err != nil {
 					return err
 				}
-				s := grpc.NewServer()
+				s := grpcserver.New(insecure.NewCredentials())
 				registerClock(s, clock{w, ctx})
-				healthpb.RegisterHealthServer(s, health.NewServer())
-				return w.Serve(ctx, ln, server{s})
+				return w.Serve(ctx, ln, s)
 			},
 		}},
 	})
-}
-
-// server is a gRPC server as Worker.Serve wants it.
-type server struct{ *grpc.Server }
-
-// Serve serves until Shutdown or Close, which may come first.
-func (s server) Serve(ln net.Listener) error {
-	if err := s.Server.Serve(ln); !errors.Is(err, grpc.ErrServerStopped) {
-		return err
-	}
-	return nil
-}
-
-// Shutdown sends GOAWAY on every connection and waits for the calls that run, until
-// ctx ends. What then still runs Worker.Serve counts, and cuts by Close.
-func (s server) Shutdown(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() { // ends with the last call, or by Close
-		defer close(done)
-		s.GracefulStop()
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// Close cuts every call.
-func (s server) Close() error {
-	s.Stop()
-	return nil
 }
 
 func announce(rt *coppice.Runtime) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net"
 	"strings"
 	"sync"
 	"syscall"
@@ -108,21 +107,5 @@ func end(t *testing.T, p *runtimetest.Program) {
 		if strings.Contains(line, " ERROR ") && !strings.Contains(line, "(killed)") { // by the test
 			t.Error(line)
 		}
-	}
-}
-
-// TestStoppedBeforeServe: a server that is stopped before it begins to serve was
-// stopped in order.
-func TestStoppedBeforeServe(t *testing.T) {
-	s := server{grpc.NewServer()}
-	if err := s.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Serve(ln); err != nil {
-		t.Error(err)
 	}
 }
