@@ -28,6 +28,7 @@ type hostsAnswer struct {
 func (c *command) hostsCommands(root *cobra.Command) {
 	hosts := &cobra.Command{Use: "hosts", Short: "See and steer the cluster of the tree", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	root.AddCommand(hosts)
+	c.hostFiles(hosts)
 	c.add(hosts, "members", "List the hosts as this one knows them", cobra.NoArgs, func(ctx context.Context, t *tree, _ []string) error {
 		return show(c, ctx, t, "hosts", nil, func(a hostsAnswer) []string { return members(c.view(), a) })
 	})
