@@ -100,9 +100,8 @@ func (l *Look) late(ctx context.Context) error {
 }
 
 // Reach opens the directory and the program of cmd, as the child does between fork and exec. It is
-// to find out beforehand whether they answer, because this whole program waits for the exec: the
-// forking thread waits, and garbage collection waits for that thread. Reach returns no errors of
-// theirs: exec does.
+// to find out beforehand whether they answer, because every other start waits for the exec. Reach
+// returns no errors of theirs: exec does.
 func Reach(l *Look, cmd *Command) {
 	of := *cmd
 	if err := of.findDir(); err == nil && of.dir != "" {

@@ -56,15 +56,11 @@ func (cmd *Command) findDir() (err error) {
 	return err
 }
 
-// settles reports whether the process must be stopped after its exec, for settings that a fork
-// cannot make.
-func (cmd *Command) settles() bool { return len(cmd.Rlimits) > 0 || cmd.Nice != 0 || cmd.ListenPID }
-
 // Start forks and execs cmd as the leader of a new process group, so that only this program gets a
 // Ctrl-C at the terminal. It returns once the exec has succeeded. An error is an *os.PathError with
 // argv[0] as its path; it wraps the errno of the failed call, or an *OptionError that does. Any
-// goroutine may call Start. Starts happen one after another, and not during a [Suspension]. This
-// whole program may stand still until the exec: see [Reach].
+// goroutine may call Start. Starts happen one after another, and not during a [Suspension]: one
+// that waits for a file system holds up the others, see [Reach].
 func Start(cmd Command) (*Process, error) {
 	p, err := start(cmd)
 	if err != nil {
@@ -76,6 +72,11 @@ func Start(cmd Command) (*Process, error) {
 func start(cmd Command) (*Process, error) {
 	if len(cmd.Files) > MaxFiles {
 		return nil, &OptionError{fmt.Sprintf("Files (%d)", len(cmd.Files)), syscall.EMFILE}
+	}
+	for _, l := range cmd.Rlimits {
+		if _, ok := rlimits[l.Name]; !ok {
+			return nil, &OptionError{l.String(), fmt.Errorf("%w: there is no such limit", syscall.EINVAL)}
+		}
 	}
 	if err := cmd.findDir(); err != nil {
 		return nil, err
@@ -97,11 +98,7 @@ func start(cmd Command) (*Process, error) {
 	}
 	launcher() <- func() {
 		defer close(done)
-		if cmd.Wall != nil {
-			pid, pidfd, lacks, err = launchWalled(cmd, fds.path, fds.fds)
-		} else {
-			pid, pidfd, err = launch(cmd, fds.path, fds.fds)
-		}
+		pid, pidfd, lacks, err = launch(cmd, fds.path, fds.fds)
 	}
 	<-done
 	runtime.KeepAlive(cmd)
@@ -121,6 +118,9 @@ func reason(err error, path, dir string) error {
 		path = filepath.Join(dir, path)
 	}
 	_, missing := os.Stat(path)
+	if execRefused() {
+		return call("clone or execve", needsClone)(err)
+	}
 	err = os.NewSyscallError("execve", err)
 	switch {
 	case errors.Is(err, syscall.ENOENT) && missing == nil:

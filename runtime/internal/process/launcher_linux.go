@@ -11,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +19,6 @@ import (
 
 // launcher forks every process on one locked thread that never ends: the kernel sends the
 // parent-death signal when the forking *thread* dies, not the process (prctl(2), PR_SET_PDEATHSIG).
-// It is also the only thread that may control a process that it traces (ptrace(2)), see settle.
 //
 // For the same reason it is the thread that execs the next image of this program, and by that
 // becomes the main thread there. So in an image after an exec the launcher must be the main thread.
@@ -97,40 +95,6 @@ func onMainThread(serve func()) error {
 	return fmt.Errorf("%w: another goroutine of the program has locked the main thread", errors.ErrUnsupported)
 }
 
-// launch forks and execs cmd, on the launcher's thread. It returns when the exec has succeeded and
-// settle has made its settings.
-func launch(cmd Command, path string, fds []uintptr) (pid, pidfd int, err error) {
-	sys := &syscall.SysProcAttr{
-		Setpgid: true, Pdeathsig: cmd.DeathSignal, Credential: cmd.Credential,
-		PidFD: &pidfd, Ptrace: cmd.settles(),
-	}
-	if cmd.Cgroup != nil {
-		sys.UseCgroupFD, sys.CgroupFD = true, int(cmd.Cgroup.Fd())
-	}
-	if err := closeAllOnExec(); err != nil {
-		return 0, 0, err
-	}
-	restore, err := maskForFork(cmd.settles())
-	if err != nil {
-		return 0, 0, err
-	}
-	pidfd = -1
-	attr := &syscall.ProcAttr{Dir: cmd.dir, Env: cmd.environ(), Files: fds, Sys: sys}
-	if pid, err = syscall.ForkExec(path, cmd.Args, attr); err != nil {
-		err = explain(err, cmd, path, attr)
-	} else if pidfd < 0 {
-		err = withoutPidfd()
-	}
-	err = errors.Join(err, restore())
-	if err == nil && cmd.settles() {
-		err = settle(pid, cmd)
-	}
-	if err != nil && pid > 0 {
-		err = abandon(pid, pidfd, err)
-	}
-	return pid, pidfd, err
-}
-
 // abandon ends a child whose start has failed with err, and closes its pidfd, if it has one.
 func abandon(pid, pidfd int, err error) error {
 	err = errors.Join(err, discard(pid))
@@ -160,28 +124,6 @@ func closeAllOnExec() error {
 		}
 	}
 	return nil
-}
-
-// maskForFork sets this thread's signal mask, which a child inherits and exec keeps, and returns a
-// function that restores it. The mask is empty, whatever mask this program was started with. For a
-// process that settles it blocks all signals but SIGTRAP: a signal between PTRACE_TRACEME and exec
-// would stop the child, and this thread, which waits for the exec, could not continue it.
-func maskForFork(settles bool) (restore func() error, err error) {
-	var want, before unix.Sigset_t
-	if settles {
-		for i := range want.Val {
-			want.Val[i] = ^want.Val[i]
-		}
-		bit := uint(unix.SIGTRAP - 1)
-		word := uint(unsafe.Sizeof(want.Val[0])) * 8
-		want.Val[bit/word] &^= 1 << (bit % word)
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &want, &before); err != nil {
-		return nil, os.NewSyscallError("rt_sigprocmask", err)
-	}
-	return func() error {
-		return os.NewSyscallError("rt_sigprocmask", unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil))
-	}, nil
 }
 
 // catchIgnored makes this program catch and drop the signals that were ignored when it was started,

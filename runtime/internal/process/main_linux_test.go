@@ -80,11 +80,10 @@ var programs = map[string]func(){
 			"waitid":   {Number: unix.SYS_WAITID},
 			"setpgid":  {Number: unix.SYS_SETPGID},
 			"prctl":    {Number: unix.SYS_PRCTL},
-			"ptrace":   {Number: unix.SYS_PTRACE},
-			"prlimit":  {Number: unix.SYS_PRLIMIT64, Bits: ^uint32(0)}, // of another process
+			"prlimit":  {Number: unix.SYS_PRLIMIT64},
 			"priority": {Number: unix.SYS_SETPRIORITY},
 		}[os.Getenv("CALL")]
-		if call.Number == unix.SYS_PTRACE || call.Number == unix.SYS_PRLIMIT64 || call.Number == unix.SYS_SETPRIORITY {
+		if call.Number == unix.SYS_PRLIMIT64 || call.Number == unix.SYS_SETPRIORITY {
 			cmd.Rlimits, cmd.Nice = []Rlimit{{"nofile", 128, 256}}, 5
 		}
 		seccomptest.Refuse(syscall.Errno(e), call)
@@ -136,6 +135,18 @@ var programs = map[string]func(){
 		}
 	},
 	"nothing": func() {},
+	// raises starts a program of another user with a higher limit of descriptors than its own.
+	"raises": func() {
+		must(unix.Prlimit(0, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 500, Max: 600}, nil))
+		null, err := os.Open(os.DevNull)
+		must(err)
+		p, err := Start(Command{
+			Path: "/bin/sh", Args: []string{"sh", "-c", "ulimit -Sn; ulimit -Hn; id -u"}, Files: []*os.File{null, os.Stdout},
+			Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, Rlimits: []Rlimit{{"nofile", 700, 800}},
+		})
+		must(err)
+		<-p.Done()
+	},
 	// unreadable starts the program at RUN, which it may run and not read, as a user
 	// without rights.
 	"unreadable": func() {

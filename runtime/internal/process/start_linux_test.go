@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -188,7 +189,6 @@ func TestRefusalIsNamed(t *testing.T) {
 		"waitid":   {"waitid: ", needsPidfd},
 		"setpgid":  {"setpgid: ", needsGroup},
 		"prctl":    {"prctl with PR_SET_PDEATHSIG: ", needsDeath},
-		"ptrace":   {"Rlimits nofile 128:256, Nice 5: ptrace: ", needsTracing},
 		"prlimit":  {"Rlimits nofile 128:256: prlimit: ", "CAP_SYS_RESOURCE"},
 		"priority": {"Nice 5: setpriority: ", "CAP_SYS_NICE"},
 	} {
@@ -207,6 +207,53 @@ func TestRefusalIsNamed(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestStoppedBeforeItsExec: a child that is stopped between its fork and its exec, as another
+// process of its user may do, is continued, and this program goes on meanwhile.
+func TestStoppedBeforeItsExec(t *testing.T) {
+	cmd := Command{Path: "/bin/true", Args: []string{"/bin/true"}}
+	c := cmd.calls(cmd.Path, nil)
+	stop := childCall{number: unix.SYS_KILL, args: [5]uintptr{0, uintptr(unix.SIGSTOP)}} // its group
+	exec := len(c.calls) - 1
+	calls := append(slices.Clone(c.calls[:exec]), stop, stop, stop, c.calls[exec])
+
+	started := make(chan error)
+	var p *Process
+	launcher() <- func() {
+		pid, pidfd, _, err := fork(nil, calls)
+		if err == nil {
+			p, err = hold(pid, pidfd)
+		}
+		runtime.KeepAlive(c)
+		started <- err
+	}
+	for {
+		runtime.GC() // stops every goroutine
+		select {
+		case err := <-started:
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			if <-p.Done(); p.Exit().Code != 0 || p.Exit().Signal != 0 {
+				t.Errorf("it has ended by %+v", p.Exit())
+			}
+			return
+		default:
+		}
+	}
+}
+
+// TestRaisedLimit: a process of a user has a hard limit that only the master may raise.
+func TestRaisedLimit(t *testing.T) {
+	if os.Geteuid() != 0 || ownCapabilities()&(1<<unix.CAP_SYS_RESOURCE) == 0 {
+		t.Skip("needs root with CAP_SYS_RESOURCE")
+	}
+	c := run(t, "raises", Command{})
+	if soft, hard, user := c.line(), c.line(), c.line(); soft != "700" || hard != "800" || user != "65534" {
+		t.Errorf("limits %s and %s, user %s", soft, hard, user)
 	}
 }
 

@@ -1,9 +1,9 @@
 #include "textflag.h"
 
-// func rawVfork(trap, a1, a2, a3 uintptr) (r1, err uintptr)
+// func rawFork(trap, a1, a2, a3 uintptr) (r1 uintptr, err syscall.Errno)
 //
 // As rawVforkSyscall of package syscall.
-TEXT ·rawVfork(SB),NOSPLIT,$0-48
+TEXT ·rawFork(SB),NOSPLIT,$0-48
 	MOVD	a1+8(FP), R0
 	MOVD	a2+16(FP), R1
 	MOVD	a3+24(FP), R2

@@ -1,10 +1,10 @@
 #include "textflag.h"
 
-// func rawVfork(trap, a1, a2, a3 uintptr) (r1, err uintptr)
+// func rawFork(trap, a1, a2, a3 uintptr) (r1 uintptr, err syscall.Errno)
 //
 // As rawVforkSyscall of package syscall: the child uses the same stack, so the return address is
 // kept in a register.
-TEXT ·rawVfork(SB),NOSPLIT|NOFRAME,$0-48
+TEXT ·rawFork(SB),NOSPLIT|NOFRAME,$0-48
 	MOVQ	a1+8(FP), DI
 	MOVQ	a2+16(FP), SI
 	MOVQ	a3+24(FP), DX

@@ -1,11 +1,13 @@
 package process
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -16,6 +18,9 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/wall"
 )
 
+// pidRoom is the room for the number of a process in decimal, and a zero.
+const pidRoom = 11
+
 // A childCall is a system call that a child makes between its fork and its exec.
 type childCall struct {
 	number uintptr
@@ -23,66 +28,9 @@ type childCall struct {
 	want   uintptr           // the result that is no failure; 0 = any
 	error  func(error) error // of the start if the call fails
 	spare  int               // if not 0, a failure leaves out so many calls, this one included, and the start goes on
-	errno  syscall.Errno     // set by the child
 
-	puts   *uint32                 // gets the result
-	digits *[len(pidRoom) + 1]byte // of getpid: gets the result in decimal, and a zero
-}
-
-// lastResult, as the first argument, is the result of the call before the last one or the last one:
-// of the latest open.
-const lastResult = ^uintptr(0) >> 1
-
-// makeCalls forks, and in the child makes calls, of which the last executes the program. It returns
-// when the child has done so or has ended. The child shares the memory and this stack, while this
-// thread waits: so it makes raw calls only, and may not grow the stack.
-//
-//go:noinline
-//go:norace
-//go:nosplit
-func makeCalls(clone *[4]uintptr, calls []childCall) (pid uintptr, errno uintptr) {
-	pid, errno = rawVfork(clone[0], clone[1], clone[2], clone[3])
-	if pid != 0 || errno != 0 {
-		return pid, errno
-	}
-	var opened uintptr
-	for i := 0; i < len(calls); i++ {
-		c := &calls[i]
-		first := c.args[0]
-		if first == lastResult {
-			first = opened
-		}
-		r, _, e := syscall.RawSyscall6(c.number, first, c.args[1], c.args[2], c.args[3], c.args[4], 0)
-		if e == 0 && c.want != 0 && r != c.want {
-			e = syscall.ESRCH
-		}
-		if c.number == unix.SYS_OPENAT {
-			opened = r
-		}
-		if c.puts != nil {
-			*c.puts = uint32(r)
-		}
-		if c.digits != nil {
-			n := 0
-			for rest := r; rest != 0; rest /= 10 {
-				n++
-			}
-			for c.digits[n] = 0; r != 0; r /= 10 {
-				n--
-				c.digits[n] = byte('0' + r%10)
-			}
-		}
-		if e != 0 {
-			c.errno = e
-			if c.spare == 0 {
-				break
-			}
-			i += c.spare - 1
-		}
-	}
-	for {
-		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 1, 0, 0)
-	}
+	puts   *uint32        // gets the result
+	digits *[pidRoom]byte // of getpid: gets the result in decimal, and a zero
 }
 
 // childCalls composes the calls of a child. What their arguments point to is on the heap, and held.
@@ -118,11 +66,13 @@ func (c *childCalls) text(s string) uintptr {
 	return uintptr(unsafe.Pointer(&b[0]))
 }
 
-func (c *childCalls) texts(all []string) uintptr {
-	p := make([]uintptr, len(all)+1)
-	for i, s := range all {
-		p[i] = c.text(s)
+// texts returns the address of the addresses of all, of more, and nil.
+func (c *childCalls) texts(all []string, more ...uintptr) uintptr {
+	p := make([]uintptr, 0, len(all)+len(more)+1)
+	for _, s := range all {
+		p = append(p, c.text(s))
 	}
+	p = append(append(p, more...), 0)
 	c.held = append(c.held, p)
 	return uintptr(unsafe.Pointer(&p[0]))
 }
@@ -137,109 +87,44 @@ func (c *childCalls) group(from int, best bool) {
 	}
 }
 
-// launchWalled is launch for a process within walls. The child raises them itself, by raw calls
-// between fork and exec: a filter that denied them to the thread that forks would bind that, too.
-// Each child has a domain of Landlock of its own, so that siblings cannot signal or trace each
-// other.
-func launchWalled(cmd Command, path string, fds []uintptr) (pid, pidfd int, lacks []string, err error) {
-	var all, before unix.Sigset_t
-	for i := range all.Val {
-		all.Val[i] = ^all.Val[i]
+// calls returns the calls of a child of cmd.
+func (cmd *Command) calls(path string, fds []uintptr) *childCalls {
+	c, w := &childCalls{}, cmd.Wall
+	if w == nil {
+		w = &wall.Wall{}
 	}
-	c := cmd.walledCalls(path, fds)
-	fd := new(int32)
-	*fd = -1
-	c.held = append(c.held, fd)
-	flags := uintptr(unix.CLONE_VFORK | unix.CLONE_VM | unix.CLONE_PIDFD)
-	clone := &[4]uintptr{unix.SYS_CLONE, flags | uintptr(unix.SIGCHLD), 0, uintptr(unsafe.Pointer(fd))}
-	refused := call("clone or execve", needsClone)
-	if cmd.Cgroup != nil {
-		refused = option("Cgroup "+cmd.Cgroup.Name(), "clone3", needsCgroup)
-		args := &cloneArgs{flags: uint64(flags) | unix.CLONE_INTO_CGROUP, pidFD: uint64(clone[3]), exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(cmd.Cgroup.Fd())}
-		c.held = append(c.held, args)
-		*clone = [4]uintptr{unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0}
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil { // no handler may run in the child
-		return 0, 0, nil, os.NewSyscallError("rt_sigprocmask", err)
-	}
-	syscall.ForkLock.Lock()
-	err = closeAllOnExec()
-	var child, errno uintptr
-	if err == nil {
-		child, errno = makeCalls(clone, c.calls)
-	}
-	syscall.ForkLock.Unlock()
-	runtime.KeepAlive(c)
-	runtime.KeepAlive(cmd)
-	err = errors.Join(err, os.NewSyscallError("rt_sigprocmask", unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)))
-	switch {
-	case err != nil && child == 0:
-		return 0, 0, nil, err
-	case errno == uintptr(syscall.EAGAIN):
-		return 0, 0, nil, tooMany(os.NewSyscallError("clone", syscall.Errno(errno)))
-	case errno != 0:
-		return 0, 0, nil, refused(syscall.Errno(errno))
-	}
-	pid, pidfd = int(child), int(*fd)
-	for _, call := range c.calls {
-		switch {
-		case call.errno == 0 || call.error == nil:
-		case call.spare != 0:
-			lacks = append(lacks, call.error(call.errno).Error())
-		default:
-			err = call.error(call.errno)
-		}
-	}
-	if err == nil && pidfd < 0 {
-		err = withoutPidfd()
-	}
-	if err != nil {
-		err = abandon(pid, pidfd, err)
-	}
-	return pid, pidfd, lacks, err
-}
-
-// cloneArgs is struct clone_args of clone3(2).
-type cloneArgs struct {
-	flags, pidFD, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
-}
-
-// walledCalls returns the calls of a child of cmd.
-func (cmd *Command) walledCalls(path string, fds []uintptr) *childCalls {
-	var (
-		c    = &childCalls{}
-		w    = cmd.Wall
-		spec = w.Rules
-	)
-	limit := func(l Rlimit) {
+	spec := w.Rules
+	limit := func(l Rlimit, soft uint64) {
 		c.add(func(err error) error {
 			return &OptionError{l.String(), fmt.Errorf("%w: %s", os.NewSyscallError("prlimit", err), l.remedy(err))}
-		}, unix.SYS_PRLIMIT64, 0, uintptr(l.Number()), held(c, unix.Rlimit{Cur: l.Soft, Max: l.Hard}), 0)
+		}, unix.SYS_PRLIMIT64, 0, uintptr(l.Number()), held(c, unix.Rlimit{Cur: soft, Max: l.Hard}), 0)
 	}
 	// After the exec a caught signal has its default. Here no handler may run.
 	for sig := syscall.Signal(1); sig < 65; sig++ {
 		var act image.Action
 		if sig != unix.SIGKILL && sig != unix.SIGSTOP && image.Sigaction(sig, nil, &act) == 0 && !act.Ignores() {
-			c.may(unix.SYS_RT_SIGACTION, uintptr(sig), held(c, image.Action{}), 0, 8)
+			c.may(unix.SYS_RT_SIGACTION, uintptr(sig), held(c, image.Action{}), 0, sigsetSize)
 		}
 	}
 	c.add(call("setpgid", needsGroup), unix.SYS_SETPGID, 0, 0)
+	var late []Rlimit
+	for _, l := range cmd.Rlimits {
+		if l.Name != "nproc" && l.Name != "nofile" { // setuid compares with the one, placeFiles takes numbers below the other
+			limit(l, l.Soft)
+			continue
+		}
+		late = append(late, l)
+		var now unix.Rlimit
+		if unix.Getrlimit(l.Number(), &now) == nil && l.Hard > now.Max { // takes a privilege
+			limit(l, min(now.Cur, l.Hard))
+		}
+	}
 	if cmd.Nice != 0 {
 		c.add(option(fmt.Sprintf("Nice %d", cmd.Nice), "setpriority", needsNice), unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(cmd.Nice))
 	}
-	var now unix.Rlimit
-	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &now)
-	files := Rlimit{"nofile", min(softFiles(), now.Max), now.Max}
-	for _, l := range cmd.Rlimits {
-		switch l.Name {
-		case "nofile":
-			files = l
-		case "nproc": // setuid compares with it
-		default:
-			limit(l)
-		}
+	if cmd.Wall != nil {
+		c.add(field("NoNewPrivileges", "prctl", needsFiles), unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	}
-	c.add(field("NoNewPrivileges", "prctl", needsFiles), unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	own := ownCapabilities()
 	if spec.NoNetwork {
 		from := len(c.calls)
@@ -276,10 +161,10 @@ func (cmd *Command) walledCalls(path string, fds []uintptr) *childCalls {
 		if !id.NoSetGroups {
 			groups := append(slices.Clone(id.Groups), 0)
 			c.held = append(c.held, groups)
-			c.add(refused, unix.SYS_SETGROUPS, uintptr(len(id.Groups)), uintptr(unsafe.Pointer(&groups[0])))
+			c.add(refused, sysSetgroups, uintptr(len(id.Groups)), uintptr(unsafe.Pointer(&groups[0])))
 		}
-		c.add(refused, unix.SYS_SETGID, uintptr(id.Gid))
-		c.add(refused, unix.SYS_SETUID, uintptr(id.Uid))
+		c.add(refused, sysSetgid, uintptr(id.Gid))
+		c.add(refused, sysSetuid, uintptr(id.Uid))
 	}
 	if caps {
 		from := len(c.calls)
@@ -289,11 +174,6 @@ func (cmd *Command) walledCalls(path string, fds []uintptr) *childCalls {
 			c.add(field("Capabilities", "prctl with PR_CAP_AMBIENT", needsCaps), unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, n, 0, 0)
 		}
 		c.group(from, spec.BestEffort)
-	}
-	for _, l := range cmd.Rlimits {
-		if l.Name == "nproc" {
-			limit(l)
-		}
 	}
 	if cmd.dir != "" {
 		c.add(func(err error) error { return &OptionError{"Dir " + cmd.Dir, os.NewSyscallError("chdir", err)} }, unix.SYS_CHDIR, c.text(cmd.dir))
@@ -309,17 +189,28 @@ func (cmd *Command) walledCalls(path string, fds []uintptr) *childCalls {
 		c.group(from, spec.BestEffort)
 	}
 	c.placeFiles(fds)
-	limit(files)
-	c.add(call("rt_sigprocmask", needsFiles), unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, held(c, unix.Sigset_t{}), 0, 8)
+	var files unix.Rlimit // as syscall.ForkExec has it
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
+		files.Cur = min(softFiles(), files.Max)
+		c.may(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, held(c, files), 0)
+	}
+	for _, l := range late {
+		limit(l, l.Soft)
+	}
+	c.add(call("rt_sigprocmask", needsFiles), unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, held(c, unix.Sigset_t{}), 0, sigsetSize)
 	// The arguments of the exec come before the filter, so that nothing has to be looked up after
 	// it.
-	argv, firstVariable := c.texts(cmd.Args), len(c.held)
-	envv := c.texts(cmd.environ())
+	argv, env := c.texts(cmd.Args), cmd.Env
+	var more []uintptr
 	if cmd.ListenPID {
+		const variable = "LISTEN_PID="
+		env = slices.DeleteFunc(slices.Clone(env), func(kv string) bool { return strings.HasPrefix(kv, variable) })
+		b := append([]byte(variable), make([]byte, pidRoom)...)
+		c.held, more = append(c.held, b), append(more, uintptr(unsafe.Pointer(&b[0])))
 		c.add(call("getpid", needsFiles), unix.SYS_GETPID)
-		variable := c.held[firstVariable].([]byte)
-		c.calls[len(c.calls)-1].digits = (*[len(pidRoom) + 1]byte)(variable[len(listenPID):])
+		c.calls[len(c.calls)-1].digits = (*[pidRoom]byte)(b[len(variable):])
 	}
+	envv := c.texts(env, more...)
 	if len(w.Filter) > 0 {
 		from := len(c.calls)
 		c.held = append(c.held, w.Filter)
@@ -386,13 +277,31 @@ func ownCapabilities() uint64 {
 	return uint64(set[0].Effective) | uint64(set[1].Effective)<<32
 }
 
-// softFiles returns the limit of descriptors with which this program was started. Package syscall
-// raises it, and lowers it for other programs: also before an exec that fails. The launcher calls
-// it first, when the lower limit for a moment is no harm.
+// nowhere is a path that is too long for any program: its exec fails with ENAMETOOLONG, or as the
+// program's execve is refused.
+var nowhere = append(bytes.Repeat([]byte{'/'}, unix.PathMax), 0)
+
+// execRefused reports whether this program may not call execve, whatever it executes.
+func execRefused() bool {
+	_, _, errno := unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(&nowhere[0])), 0, 0)
+	return errno != unix.ENAMETOOLONG
+}
+
+// softFiles is the limit of descriptors with which this program was started. Package syscall raises
+// it, and lowers it for other programs: also before an exec that fails. The launcher calls it
+// first, when the lower limit for a moment is no harm.
 var softFiles = sync.OnceValue(func() uint64 {
 	defer setBackFileLimit()()
-	_ = syscall.Exec(nowhere, []string{nowhere}, nil)
+	_ = syscall.Exec(string(nowhere[:unix.PathMax]), nil, nil)
 	var l unix.Rlimit
 	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &l)
 	return l.Cur
 })
+
+// sigsetSize is the size of the kernel's sigset_t.
+var sigsetSize = func() uintptr {
+	if strings.HasPrefix(runtime.GOARCH, "mips") {
+		return 16
+	}
+	return 8
+}()
