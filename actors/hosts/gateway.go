@@ -12,8 +12,11 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
+
+	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/actors/hosts/internal/trunk"
@@ -77,6 +80,12 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 	if err := c.spawnReporter(ctx, g, p.System()); err != nil {
 		return fmt.Errorf("hosts: %w", err)
 	}
+	groups, err := p.System().Spawn(ctx, directoryName, func() actor.Actor { return newDirectory(p.System(), c.Name) })
+	if err != nil {
+		return fmt.Errorf("hosts: %w", err)
+	}
+	var turns atomic.Uint64
+	g.groups = func(t *trunk.Trunk) { go g.follow(t, turns.Add(1), p.System(), groups) } // ends with the trunk
 	ln, err := p.Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("hosts: %w", err)
@@ -135,6 +144,7 @@ type gateway struct {
 
 	registrar *registrar // nil without an engine
 	states    hostStates
+	groups    func(*trunk.Trunk) // follows those of a host
 
 	mu      sync.Mutex
 	splices map[*splice]struct{}
@@ -452,6 +462,7 @@ func (g *gateway) hostUp(t *trunk.Trunk) {
 	g.states.up(peer)
 	g.log.Info("hosts: a host is up", "host", peer.Name, "boot", peer.Boot)
 	g.carrier.HostUp(peer.Name, peer.Boot)
+	g.groups(t)
 }
 
 func (g *gateway) hostDown(t *trunk.Trunk, err error) {

@@ -199,6 +199,7 @@ func (p process) Ready() error {
 	p.tr.master.SetGateway(p.Address())
 	return p.tr.master.Reregister(context.Background(), "gateway/0", actors.ProcessPID(p.Address()))
 }
+
 func (p process) Listen(context.Context, string, string) (net.Listener, error) {
 	return p.tr.c.net.Listen(p.tr.name), nil
 }

@@ -39,6 +39,10 @@ func TestMain(m *testing.M) { runtimetest.Main(m, program) }
 
 // program is a host. On b a worker has an actor, which one on a asks and watches.
 func program() {
+	if os.Getenv(groupVar) != "" {
+		groupProgram()
+		return
+	}
 	name, network, certs := os.Getenv(hostVar), os.Getenv(netVar), os.Getenv(certVar)
 	cfg := coppice.Config{Hosts: &hosts.Config{
 		Cluster: "shop", Name: name, Listen: network + "." + map[string]string{"a": "1", "b": "2"}[name] + ":7400",
