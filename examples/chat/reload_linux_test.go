@@ -75,18 +75,19 @@ func (c *chatter) run(ctx context.Context, t *testing.T) {
 		c.ends.opened.Add(1)
 		for err == nil {
 			// Over and over, so that a close frame crosses a message, too.
-			if err = ws.Write(ctx, websocket.MessageText, []byte("hello")); err != nil {
-				_, _, err = ws.Read(ctx) // what was said before
+			var text []byte
+			if _, text, err = ws.Read(ctx); err != nil {
 				break
 			}
-			var text []byte
-			if _, text, err = ws.Read(ctx); err == nil {
-				var name string
-				var generation int64
-				if _, err := fmt.Sscanf(string(text), "%s of generation %d: hello", &name, &generation); err != nil {
-					t.Errorf("%q: %v", text, err)
-				}
+			var name string
+			var generation int64
+			if _, err := fmt.Sscanf(string(text), "%s of generation %d", &name, &generation); err == nil {
 				c.generation.Store(generation)
+			}
+			if err = ws.Write(ctx, websocket.MessageText, []byte("/who")); err != nil {
+				for err = nil; err == nil; {
+					_, _, err = ws.Read(ctx) // what was said before
+				}
 			}
 		}
 		_ = ws.CloseNow()
@@ -119,7 +120,7 @@ func TestReloads(t *testing.T) {
 		running sync.WaitGroup
 	)
 	for range clients {
-		c := &chatter{url: url, ends: &ended}
+		c := &chatter{url: url + "room?name=ann", ends: &ended}
 		all = append(all, c)
 		running.Go(func() { c.run(ctx, t) })
 	}
@@ -158,13 +159,14 @@ func TestDeadline(t *testing.T) {
 	p, url := start(t, "-workers", "1", "-shutdown", (3 * time.Second).String())
 	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
 	defer cancel()
-	c := dial(ctx, t, url) // it is never read
-	if _, err := say(ctx, c); err != nil {
-		t.Fatal(err)
-	}
+	c := enter(ctx, t, url+"room?name=ann") // it is never read
 	p.Signal(syscall.SIGHUP)
 	p.Await(`connections cut name=chat/0 forced=1 `)
-	if _, _, err := c.Read(ctx); websocket.CloseStatus(err) != websocket.StatusGoingAway {
+	var err error
+	for err == nil {
+		_, _, err = c.Read(ctx)
+	}
+	if websocket.CloseStatus(err) != websocket.StatusGoingAway {
 		t.Errorf("ended with %v, want the close frame of going away", err)
 	}
 	end(t, p)
