@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/coppice-go/coppice/netactor"
 )
@@ -83,7 +84,9 @@ func writeReport(at *os.Root, name string, r CrashReport) error {
 
 // isReport matches the names of reports: those that are whole, those that a master that was killed
 // has left, and those of releases that made a file of each form.
-var isReport = regexp.MustCompile(`^\d{8}T\d{6}\.\d{6}-.*\.crash(|\.part|\.(txt|json)(\.part)?)$`)
+var isReport = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^\d{8}T\d{6}\.\d{6}-.*\.crash(|\.part|\.(txt|json)(\.part)?)$`)
+})
 
 // prune removes the oldest reports until keep are left of at most
 // so many bytes. The newest stays in any case.
@@ -96,7 +99,7 @@ func prune(at *os.Root, keep int, bytes int64) error {
 	var errs []error
 	seen := 0
 	for _, e := range entries {
-		if !isReport.MatchString(e.Name()) {
+		if !isReport().MatchString(e.Name()) {
 			continue
 		}
 		seen++

@@ -20,6 +20,7 @@ import (
 	"net/http/httputil"
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/coppice-go/coppice/runtime/internal/control"
 )
@@ -41,7 +42,8 @@ var types = map[string]string{
 // asset is a file of the page.
 type asset struct{ kind, tag, text string }
 
-var assets = load()
+// assets has the files by their paths, from the first request on.
+var assets = sync.OnceValue(load)
 
 func load() map[string]asset {
 	found := map[string]asset{}
@@ -77,7 +79,7 @@ func Handler(api http.Handler) http.Handler {
 			api.ServeHTTP(w, r)
 			return
 		}
-		a, ok := assets[r.URL.Path]
+		a, ok := assets()[r.URL.Path]
 		switch {
 		case !ok:
 			http.NotFound(w, r)

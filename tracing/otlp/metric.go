@@ -3,6 +3,7 @@ package otlp
 import (
 	"math"
 	"slices"
+	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -136,13 +137,13 @@ func regroup(from []float64, buckets []uint64, to []float64) []uint64 {
 }
 
 // coppiceMetrics are the instruments of Coppice, without values, by name.
-var coppiceMetrics = func() map[string]metric {
+var coppiceMetrics = sync.OnceValue(func() map[string]metric {
 	all := make(map[string]metric)
 	for _, i := range tracing.Instruments {
 		all[i.Name] = metricOf(i)
 	}
 	return all
-}()
+})
 
 func metricOf(i *tracing.Instrument) metric {
 	k := map[tracing.InstrumentKind]kind{tracing.Sum: counter, tracing.Seconds: counter, tracing.Level: level, tracing.LevelSeconds: level, tracing.Duration: histogram, tracing.LongDuration: histogram}[i.Kind]

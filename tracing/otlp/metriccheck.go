@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -21,8 +20,16 @@ const (
 	maxBuckets        = 256
 )
 
-// instrumentName is OpenTelemetry's rule.
-var instrumentName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_./-]{0,254}$`)
+// instrumentName reports whether an instrument can have a name, by OpenTelemetry's rule.
+func instrumentName(s string) bool {
+	letter := func(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
+	for i := range len(s) {
+		if c := s[i]; !letter(c) && (i == 0 || !('0' <= c && c <= '9') && !strings.ContainsRune("_./-", rune(c))) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 255
+}
 
 // errInstrument is wrapped by the errors that OpenTelemetry's error handler gets for series
 // of the program's instruments that are not exported.
@@ -32,7 +39,7 @@ var errInstrument = errors.New("tracing/otlp: instrument left out")
 // with Coppice's prefix, in OpenTelemetry's or in Prometheus's form.
 func (m metric) check() error {
 	switch {
-	case !instrumentName.MatchString(m.name):
+	case !instrumentName(m.name):
 		return fmt.Errorf("%w: name %q", errInstrument, clip(m.name, 64))
 	case strings.HasPrefix(strings.ToLower(m.name), "coppice"):
 		return fmt.Errorf("%w: %s: the prefix coppice is taken", errInstrument, m.name)
@@ -54,7 +61,7 @@ func (m metric) isCoppice() bool {
 // checkCoppice is check for an instrument of Coppice. m takes the scope, the unit and the
 // description that this release has for it. known is false for an instrument of another release.
 func (m *metric) checkCoppice() (known bool, err error) {
-	own, known := coppiceMetrics[m.name]
+	own, known := coppiceMetrics()[m.name]
 	if !known {
 		return false, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -147,8 +148,14 @@ func (l *layout) field(name []byte) *layout {
 var errNotCBOR = errors.New("not one item of CBOR")
 
 // decoderOf returns a function that decodes a message of a type, unless it would take too much. One
-// that is too short to do so is decoded without a look.
+// that is too short to do so is decoded without a look. The type is looked at when the first comes,
+// as most processes get few of the types that they know.
 func decoderOf(t reflect.Type, mode cbor.DecMode) func(b []byte, v any) error {
+	decode := sync.OnceValue(func() func([]byte, any) error { return newDecoder(t, mode) })
+	return func(b []byte, v any) error { return decode()(b, v) }
+}
+
+func newDecoder(t reflect.Type, mode cbor.DecMode) func(b []byte, v any) error {
 	seen := make(map[reflect.Type]*layout)
 	l := layoutOf(t, seen)
 	var slot, table, pointed int // together the most that one byte, an item at most, may take

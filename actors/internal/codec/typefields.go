@@ -108,8 +108,8 @@ func OwnTypes() []byte {
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		c := byName[name]
 		b = wire.AppendString(b, name)
-		b = binary.AppendUvarint(b, uint64(len(c.fields.all)))
-		for _, f := range c.fields.all {
+		b = binary.AppendUvarint(b, uint64(len(c.fields().all)))
+		for _, f := range c.fields().all {
 			b = wire.AppendString(b, f)
 		}
 	}
@@ -166,7 +166,7 @@ func (pt *PeerTypes) Check(msg any, address string) error {
 	if !ok {
 		err = fmt.Errorf("%w in process %s: %q", ErrType, address, c.name)
 	}
-	for _, f := range c.fields.always {
+	for _, f := range c.fields().always {
 		if _, has := slices.BinarySearch(fields, f); ok && !has {
 			err = fmt.Errorf("%w: %q in process %s has no field %s", ErrSkew, c.name, address, f[1:])
 			break

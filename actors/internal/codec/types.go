@@ -33,7 +33,7 @@ type codec struct {
 	name   string
 	head   []byte // as it stands in a frame
 	typ    reflect.Type
-	fields typeFields
+	fields func() typeFields // looked up when a peer is told, or has told
 	append func(b []byte, msg any) ([]byte, error)
 	decode func(b []byte) (any, error)
 }
@@ -71,7 +71,7 @@ func Register[T any](name string) {
 	case reflect.Interface, reflect.Func, reflect.Chan, reflect.UnsafePointer, reflect.Pointer:
 		panic(fmt.Sprintf("actors: RegisterType[%s]: a %s can not cross processes", typ, elem.Kind()))
 	}
-	c := &codec{name: name, head: wire.AppendString([]byte{codecCBOR}, name), typ: typ, fields: typeFieldsOf(typ), append: appendCBOR}
+	c := &codec{name: name, head: wire.AppendString([]byte{codecCBOR}, name), typ: typ, fields: sync.OnceValue(func() typeFields { return typeFieldsOf(typ) }), append: appendCBOR}
 	unmarshal := decoderOf(typ, decoding)
 	if typ.Kind() == reflect.Pointer {
 		c.decode = func(b []byte) (any, error) {

@@ -3,14 +3,16 @@ package stacks
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // maxFrames bounds the frames of OfMain.
 const maxFrames = 4
 
+// Compiled when the first process hangs.
 var (
-	arguments = regexp.MustCompile(`\(([^()]*|\{[^()]*\})*\)$`) // of the call of a frame
-	addresses = regexp.MustCompile(` (\+0x|fp=|sp=|pc=|gp=0x|m=)[^ \]\n]*`)
+	arguments = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\(([^()]*|\{[^()]*\})*\)$`) }) // of the call of a frame
+	addresses = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(` (\+0x|fp=|sp=|pc=|gp=0x|m=)[^ \]\n]*`) })
 )
 
 // OfMain returns where the first goroutine is, by the stacks that a Go program has printed: its
@@ -23,11 +25,11 @@ func OfMain(dump string) []string {
 		return nil
 	}
 	section, _, _ := strings.Cut(rest, "\n\n")
-	lines := strings.Split(strings.TrimSpace(addresses.ReplaceAllString(" "+section, "")), "\n")
+	lines := strings.Split(strings.TrimSpace(addresses().ReplaceAllString(" "+section, "")), "\n")
 	where := []string{"goroutine 1 " + lines[0]}
 	called := "" // the frame that the program's innermost frame has called
 	for i := 1; i < len(lines) && len(where) <= 2*maxFrames; i++ {
-		frame := arguments.ReplaceAllString(lines[i], "(...)")
+		frame := arguments().ReplaceAllString(lines[i], "(...)")
 		switch {
 		case strings.HasPrefix(frame, "\t"), strings.HasPrefix(frame, "created by "):
 			continue
