@@ -120,12 +120,30 @@ func run(ctx context.Context, cfg Config, up func(*Runtime) (ending func())) err
 	ending := up(rt)
 	select {
 	case <-rt.Done():
-		ending()
-		return rt.Wait()
 	case <-ctx.Done():
-		ending()
 	}
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.defaults().Shutdown)
+	ending()
+	return rt.Run(ctx)
+}
+
+// Run waits until the tree ends or ctx ends, and then shuts it down within Config.Shutdown. It
+// returns nil after an orderly end that was asked for, otherwise why the tree ended. It is for a
+// program whose parts end together, with a tree as one of them:
+//
+//	rt, err := coppice.Start(ctx, cfg) // in a child it does not return: what follows is the master's
+//	if err != nil {
+//		return err
+//	}
+//	g, ctx := errgroup.WithContext(ctx)
+//	g.Go(func() error { return rt.Run(ctx) })
+//	g.Go(func() error { return serveAdmin(ctx, rt) })
+//	return g.Wait()
+func (rt *Runtime) Run(ctx context.Context) error {
+	select {
+	case <-rt.Done(): // then Shutdown says why
+	case <-ctx.Done():
+	}
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), rt.cfg.Shutdown)
 	defer cancel()
 	return rt.Shutdown(bounded)
 }

@@ -114,3 +114,33 @@ func TestTreeFromWithin(t *testing.T) {
 		t.Error("a tree runs after its end")
 	}
 }
+
+// TestRunOfRuntime: Run ends the tree with its context, and returns why the tree ended otherwise.
+func TestRunOfRuntime(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		stop bool
+	}{{"asked to end", true}, {"gives up", false}} {
+		t.Run(row.name, func(t *testing.T) {
+			fail := make(chan struct{})
+			rt := runtimetest.Tree(t, coppice.Config{Children: []coppice.ChildSpec{coppice.Func{Name: "func", Run: func(ctx context.Context) error {
+				select {
+				case <-fail:
+					return errors.New("broken")
+				case <-ctx.Done():
+					return nil
+				}
+			}}}})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if row.stop {
+				cancel()
+			} else {
+				close(fail)
+			}
+			if err := rt.Run(ctx); (err == nil) != row.stop {
+				t.Errorf("Run returned %v", err)
+			}
+		})
+	}
+}
