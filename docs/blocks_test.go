@@ -14,6 +14,7 @@ func TestCodeBlocks(t *testing.T) {
 	block := regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
 	for page, dir := range map[string]string{
 		"testing.md": "../examples/tested",
+		"porting.md": "../examples/porting/*",
 	} {
 		b, err := os.ReadFile(page)
 		if err != nil {
