@@ -13,6 +13,7 @@ import (
 func TestCodeBlocks(t *testing.T) {
 	block := regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
 	for page, dir := range map[string]string{
+		"guide.md":   "../examples/guide/*",
 		"testing.md": "../examples/tested",
 		"porting.md": "../examples/porting/*",
 	} {

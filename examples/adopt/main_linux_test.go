@@ -1,14 +1,13 @@
 package main
 
 import (
-	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/coppice-go/coppice/examples/examplestest"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
@@ -17,9 +16,7 @@ func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 // TestKill: the adopted service has what the README says: a worker is killed with
 // −9 under load, and no client is refused or hangs.
 func TestKill(t *testing.T) {
-	// The program does not print what it got for port 0. No other program has this address, nor
-	// gets the port by chance.
-	addr := fmt.Sprintf("127.%d.%d.%d:%d", rand.N(256), rand.N(256), 2+rand.N(253), 20000+rand.N(10000))
+	addr := examplestest.Addr()
 	p := runtimetest.Start(t, nil, "-addr", addr)
 	const workers = 4
 	var kids []int
