@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -86,6 +87,7 @@ func bench(ctx context.Context, w *coppice.Worker) error {
 	}
 	var n atomic.Int64
 	var wg sync.WaitGroup
+	cpu := cpuTime()
 	stop := time.Now().Add(benchTime)
 	for range 64 {
 		wg.Go(func() {
@@ -99,10 +101,10 @@ func bench(ctx context.Context, w *coppice.Worker) error {
 		})
 	}
 	wg.Wait()
-	fmt.Printf("asks %d\n", n.Load()/int64(benchTime/time.Second))
-	tells := func() int {
+	fmt.Printf("asks %d/s at %v\n", n.Load()/int64(benchTime/time.Second), (cpuTime()-cpu)/time.Duration(n.Load()))
+	tells := func() (rate int, each time.Duration) {
 		count := func() int { v, _ := s.Ask(ctx, pid, "count"); n, _ := v.(int); return n }
-		before, begun := count(), time.Now()
+		before, begun, cpu := count(), time.Now(), cpuTime()
 		for time.Since(begun) < benchTime {
 			for range 1000 {
 				if err := s.Send(ctx, pid, parcel{make([]byte, 64)}); err != nil {
@@ -110,10 +112,11 @@ func bench(ctx context.Context, w *coppice.Worker) error {
 				}
 			}
 		}
-		return int(float64(count()-before) / time.Since(begun).Seconds())
+		n := count() - before
+		return int(float64(n) / time.Since(begun).Seconds()), (cpuTime() - cpu) / time.Duration(n)
 	}
-	alone := tells()
-	fmt.Printf("tells %d\n", alone)
+	alone, each := tells()
+	fmt.Printf("tells %d/s at %v\n", alone, each)
 	flood, end := context.WithCancel(ctx)
 	defer end()
 	go func() { // until end
@@ -124,14 +127,32 @@ func bench(ctx context.Context, w *coppice.Worker) error {
 	for begun := time.Now(); time.Since(begun) < time.Second; { // its lane is full by then
 		_, _ = s.Ask(ctx, pid, 1)
 	}
-	fmt.Printf("beside %d\n", 100*tells()/alone)
+	rate, _ := tells()
+	fmt.Printf("beside %d\n", 100*rate/alone)
 	<-ctx.Done()
 	return nil
 }
 
+// cpuTime is the processor time of all processes of this program file.
+func cpuTime() (sum time.Duration) {
+	self, _ := os.Readlink("/proc/self/exe")
+	threads, _ := filepath.Glob("/proc/[0-9]*/task/*")
+	for _, dir := range threads {
+		if exe, _ := os.Readlink(dir + "/exe"); exe != self {
+			continue
+		}
+		var ns time.Duration
+		if b, err := os.ReadFile(dir + "/schedstat"); err == nil {
+			_, _ = fmt.Sscan(string(b), &ns)
+		}
+		sum += ns
+	}
+	return sum
+}
+
 // TestBars measures, with COPPICE_SOAK=1, what two programs on one machine pass to each other over
-// TLS: asks of 64 callers and tells in a second, and the share of the tells that is left to a lane
-// beside one to a slow actor, in percent.
+// TLS: asks of 64 callers and tells in a second, the processor time of all processes for each, and
+// the share of the tells that is left to a lane beside one to a slow actor, in percent.
 func TestBars(t *testing.T) {
 	if os.Getenv("COPPICE_SOAK") != "1" {
 		t.Skip("it measures; COPPICE_SOAK=1 runs it")
@@ -140,8 +161,8 @@ func TestBars(t *testing.T) {
 	env := []string{netVar + "=" + network, certVar + "=" + certificates(t), benchVar + "=1", "COPPICE_CONTROL=off"}
 	for range 3 {
 		a, b := runtimetest.Start(t, append(env, hostVar+"=a")), runtimetest.Start(t, append(env, hostVar+"=b"))
-		t.Logf("asks %s/s, tells %s/s, beside a slow actor %s %% of them",
-			a.Await(`asks (\d+)$`)[1], a.Await(`tells (\d+)$`)[1], a.Await(`beside (\d+)$`)[1])
+		t.Logf("asks %s, tells %s, beside a slow actor %s %% of them",
+			a.Await(`asks (.*)$`)[1], a.Await(`tells (.*)$`)[1], a.Await(`beside (\d+)$`)[1])
 		for _, p := range []*runtimetest.Program{a, b} {
 			p.Signal(syscall.SIGTERM)
 			p.Wait()

@@ -88,11 +88,12 @@ func (c *credentials) config(server bool, verified func(host string) error) (*tl
 		usage = x509.ExtKeyUsageClientAuth
 	}
 	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		Certificates:           []tls.Certificate{*cert},
-		ClientAuth:             tls.RequireAnyClientCert,
-		SessionTicketsDisabled: true, // a session that is resumed would not be verified by the files of now
-		InsecureSkipVerify:     true, //nolint:gosec // VerifyConnection does it: hosts are told by a URI, not by a DNS name
+		MinVersion:                  tls.VersionTLS13,
+		Certificates:                []tls.Certificate{*cert},
+		ClientAuth:                  tls.RequireAnyClientCert,
+		DynamicRecordSizingDisabled: true, // what waits goes in the longest records
+		SessionTicketsDisabled:      true, // a session that is resumed would not be verified by the files of now
+		InsecureSkipVerify:          true, //nolint:gosec // VerifyConnection does it: hosts are told by a URI, not by a DNS name
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 {
 				return fmt.Errorf("%w: no certificate", ErrRefused)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/coppice-go/coppice/fdipc"
 )
@@ -82,12 +83,14 @@ type flow struct {
 	turn   chan struct{} // has room for him who sends a frame: its pieces are not mixed with another's
 	wake   chan struct{} // there may be credit, or room
 	credit int
+	taken  bool // somebody has the turn
 	queued bool // among those that wait for room
 
 	// Receiving.
 	window  int // credit of the peer while nothing is held here
 	room    int // what the peer may still send
 	owed    int // what the sink took and the peer has not been told of
+	took    int // the reader's: what the sink took and is not in owed yet
 	queue   []item
 	pumping bool      // the queue is the pump's, or waits for Join
 	large   int       // frames here that have a share of the trunk's memory for long ones
@@ -95,11 +98,44 @@ type flow struct {
 	partRes *reservation
 }
 
-// item is a frame that waits for the sink.
+// item waits for the sink: whole frames of one piece as the wire has them, or a long frame.
 type item struct {
+	raw   []byte
 	frame fdipc.Frame
 	cost  int          // in credit
+	held  int          // bytes of payload
 	res   *reservation // of a long frame
+}
+
+// chunk is what the memory of frames that wait has at least, so that many share it.
+const chunk = 8 << 10
+
+var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+// add adds a frame as it came, if it has room for it.
+func (it *item) add(h header, body []byte) bool {
+	if cap(it.raw)-len(it.raw) < headerSize+len(body) {
+		return false
+	}
+	it.raw = appendFrame(it.raw, h.typ, h.bits, h.lane, body, nil)
+	return true
+}
+
+// queueLocked has a whole frame that came wait for the sink.
+func (fl *flow) queueLocked(h header, body []byte, payload, cost int) {
+	n := len(fl.queue)
+	if n == 0 || !fl.queue[n-1].add(h, body) {
+		it := item{raw: chunks.Get().(*[chunk]byte)[:0]}
+		if headerSize+len(body) > chunk {
+			it.raw = make([]byte, 0, headerSize+len(body))
+		}
+		it.add(h, body)
+		fl.queue = append(fl.queue, it)
+		n++
+	}
+	fl.lane.trunk.held += payload
+	fl.queue[n-1].held += payload
+	fl.queue[n-1].cost += cost
 }
 
 // newLane adds a lane. It is called with the lock.
@@ -181,6 +217,11 @@ func (l *Lane) send(ctx context.Context, f *fdipc.Frame, wait bool) error {
 		return fdipc.ErrTooBig
 	}
 	fl := &l.flows[f.Lane]
+	if len(f.Payload) <= maxPiece {
+		if sent, err := l.trunk.put(fl, f, 0, len(f.Payload), false, false); sent || err != nil {
+			return err
+		}
+	}
 	select {
 	case fl.turn <- struct{}{}:
 	default:
@@ -195,10 +236,10 @@ func (l *Lane) send(ctx context.Context, f *fdipc.Frame, wait bool) error {
 			return l.sendErr()
 		}
 	}
-	defer func() { <-fl.turn }()
+	defer l.trunk.turnOver(fl)
 	for at := 0; ; {
 		n := min(len(f.Payload)-at, maxPiece)
-		sent, err := l.trunk.put(fl, f, at, n, wait)
+		sent, err := l.trunk.put(fl, f, at, n, wait, true)
 		if err != nil {
 			return err
 		}
@@ -290,7 +331,7 @@ func (l *Lane) dropLocked() {
 	for i := range l.flows {
 		fl := &l.flows[i]
 		for _, it := range fl.queue {
-			fl.lane.trunk.held -= len(it.frame.Payload)
+			fl.lane.trunk.held -= it.held
 			it.res.releaseLocked()
 		}
 		fl.queue = nil
@@ -326,42 +367,55 @@ func (l *Lane) tellLocked() func() {
 	return func() { l.ended(l.end) }
 }
 
-// deliver hands a frame to the sink, or to the queue of those that wait for it. It is called by the
-// reader; the item is borrowed, and so is the frame's payload unless there is a reservation.
-func (fl *flow) deliver(it *item) {
+// deliver hands a whole frame, which is borrowed, to the sink. It is called by the reader while no
+// pump runs; if the sink has no room, the frame as it came waits for a pump.
+func (fl *flow) deliver(f *fdipc.Frame, h header, body []byte, cost int) {
 	l, t := fl.lane, fl.lane.trunk
-	t.mu.Lock()
-	if l.dead {
-		it.res.releaseLocked()
-		t.mu.Unlock()
-		return
-	}
-	if !fl.pumping {
-		if it.res == nil {
-			t.mu.Unlock()
-			err := l.sink.TrySend(&it.frame)
-			t.mu.Lock()
-			if !errors.Is(err, fdipc.ErrFull) {
-				tell := fl.tookLocked(it.cost, nil, err)
-				t.mu.Unlock()
-				tell()
-				return
-			}
+	err := l.sink.TrySend(f)
+	if err == nil {
+		if fl.took += cost; fl.took < tookAtOnce {
+			return
 		}
-		fl.pumping = true
-		t.pumps.Go(fl.pump)
+		cost, fl.took = fl.took, 0
+	}
+	t.mu.Lock()
+	if !errors.Is(err, fdipc.ErrFull) {
+		tell := fl.tookLocked(cost, nil, err)
+		t.mu.Unlock()
+		tell()
+		return
 	}
 	defer t.mu.Unlock()
-	if l.dead {
+	if !l.dead {
+		fl.queueLocked(h, body, len(f.Payload), cost)
+		fl.pumpLocked()
+	}
+}
+
+// tookAtOnce is up to how much credit the reader does not count yet, for which it would need the
+// lock. With a quarter of the window, which the peer is not told of either, a piece still fits.
+const tookAtOnce = baseWindow / 8
+
+// deliverLong has a long frame wait for its pump.
+func (fl *flow) deliverLong(it item) {
+	t := fl.lane.trunk
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if fl.lane.dead {
 		it.res.releaseLocked()
 		return
 	}
-	it.frame.More = false
-	if it.res == nil {
-		it.frame.Payload = append([]byte(nil), it.frame.Payload...)
+	t.held += it.held
+	fl.queue = append(fl.queue, it)
+	fl.pumpLocked()
+}
+
+// pumpLocked begins a pump if there is none.
+func (fl *flow) pumpLocked() {
+	if !fl.pumping {
+		fl.pumping = true
+		fl.lane.trunk.pumps.Go(fl.pump)
 	}
-	t.held += len(it.frame.Payload)
-	fl.queue = append(fl.queue, *it)
 }
 
 // pump hands the frames of the queue to the sink, until there are none. The trunk waits for it.
@@ -373,18 +427,46 @@ func (fl *flow) pump() {
 		fl.queue[0] = item{}
 		fl.queue = fl.queue[1:]
 		t.mu.Unlock()
-		err := l.sink.Send(l.ctx, &it.frame)
-		if f, holds := l.sink.(Flusher); holds && it.res != nil && err == nil {
-			f.Flush(l.ctx, it.frame.Lane)
-		}
+		err := it.send(l)
 		t.mu.Lock()
-		t.held -= len(it.frame.Payload)
+		t.held -= it.held
 		fl.tookLocked(it.cost, it.res, err)() // nobody is told while pumping
 	}
 	fl.queue, fl.pumping = nil, false
 	tell := l.tellLocked()
 	t.mu.Unlock()
 	tell()
+}
+
+// send hands the frames of an item to the lane's sink.
+func (it *item) send(l *Lane) error {
+	if it.res != nil {
+		err := l.sink.Send(l.ctx, &it.frame)
+		if f, holds := l.sink.(Flusher); holds && err == nil {
+			f.Flush(l.ctx, it.frame.Lane)
+		}
+		return err
+	}
+	for rest := it.raw; len(rest) > 0 && l.ctx.Err() == nil; {
+		h, err := parseHeader(rest)
+		if err != nil {
+			return err
+		}
+		p, err := parsePiece(h, rest[headerSize:headerSize+h.n])
+		if err != nil {
+			return err
+		}
+		rest = rest[headerSize+h.n:]
+		p.frame.Payload, p.frame.More = p.payload, len(rest) > 0
+		it.frame = p.frame
+		if err := l.sink.Send(l.ctx, &it.frame); err != nil {
+			return err
+		}
+	}
+	if cap(it.raw) == chunk {
+		chunks.Put((*[chunk]byte)(it.raw[:chunk]))
+	}
+	return nil
 }
 
 // giveUp drops what a sink has not taken.

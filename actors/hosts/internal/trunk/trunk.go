@@ -47,7 +47,7 @@ type Trunk struct {
 	conn    net.Conn // with TLS, if there is any
 	watch   *watched // below it
 	in      *bufio.Reader
-	item    item // the reader's, to be delivered: one for all
+	frame   fdipc.Frame // the reader's, to be delivered: one for all
 	peer    Host
 	number  uint64 // of the trunks between the two hosts, as the lower boot counts
 	dialled bool
@@ -236,10 +236,16 @@ func (t *Trunk) kickLocked() {
 }
 
 // put queues the n bytes of f's payload from at on, as a piece, if there are credit and room. wait
-// means that fl.wake is to be told if not.
-func (t *Trunk) put(fl *flow, f *fdipc.Frame, at, n int, wait bool) (sent bool, err error) {
+// means that fl.wake is to be told if not. Who has not taken the turn puts nothing while another
+// has it.
+func (t *Trunk) put(fl *flow, f *fdipc.Frame, at, n int, wait, turn bool) (sent bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if turn {
+		fl.taken = true
+	} else if fl.taken {
+		return false, nil
+	}
 	if err := fl.lane.sendErrLocked(); err != nil {
 		return false, err
 	}
@@ -265,6 +271,14 @@ func (t *Trunk) put(fl *flow, f *fdipc.Frame, at, n int, wait bool) (sent bool, 
 	*to = appendPiece(*to, fl.lane.id, f, at, n)
 	t.kickLocked()
 	return true, nil
+}
+
+// turnOver gives back the turn.
+func (t *Trunk) turnOver(fl *flow) {
+	t.mu.Lock()
+	fl.taken = false
+	t.mu.Unlock()
+	<-fl.turn
 }
 
 // putCut gives up the frame of which pieces were queued.
@@ -560,10 +574,15 @@ func (t *Trunk) handleData(h header, body []byte, more bool) error {
 		return err
 	}
 	if !p.more && !p.continues {
+		if fl.pumping {
+			fl.queueLocked(h, body, len(p.payload), cost)
+			t.mu.Unlock()
+			return nil
+		}
 		t.mu.Unlock()
-		p.frame.Payload, p.frame.More = p.payload, more
-		t.item = item{frame: p.frame, cost: cost}
-		fl.deliver(&t.item)
+		t.frame = p.frame
+		t.frame.Payload, t.frame.More = p.payload, more
+		fl.deliver(&t.frame, h, body, cost)
 		return nil
 	}
 	if p.cut {
@@ -588,7 +607,7 @@ func (t *Trunk) handleData(h header, body []byte, more bool) error {
 	if err != nil || !done {
 		return err
 	}
-	it := &item{frame: fl.part.frame, res: res}
+	it := item{frame: fl.part.frame, held: len(fl.part.frame.Payload), res: res}
 	fl.part = nil
 	t.mu.Lock()
 	fl.partRes = nil
@@ -597,6 +616,6 @@ func (t *Trunk) handleData(h header, body []byte, more bool) error {
 		res.pend = 0
 	}
 	t.mu.Unlock()
-	fl.deliver(it)
+	fl.deliverLong(it)
 	return nil
 }
