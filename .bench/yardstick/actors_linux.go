@@ -227,7 +227,8 @@ func remote(run func(d time.Duration, tell func([]byte), ask asking) (result, in
 		if _, err := ask(7); err != nil {
 			return r, err
 		}
-		p := &process{cmd: cmd, own: selfCPU()}
+		p := &process{cmd: cmd}
+		p.begin()
 		r, n, err := run(d, tell, ask)
 		_ = cmd.Process.Kill()
 		r.CPU = float64(p.end().Nanoseconds()) / float64(n)
@@ -322,7 +323,7 @@ func between(run run) func(time.Duration) (result, error) {
 		if _, err := s.Ask(context.Background(), pid, 7); err != nil { // the child's start is not part of the row
 			return r, err
 		}
-		p.own = selfCPU()
+		p.begin()
 		r, n, err := run(s, pid, d)
 		c.Close()
 		<-c.Done()
@@ -345,7 +346,13 @@ func betweenSiblings(what string) func(time.Duration) (result, error) {
 			if err != nil {
 				return r, err
 			}
+			if _, err := s.Ask(context.Background(), actor.NewPID(strconv.Itoa(id), "counter"), 7); err != nil {
+				return r, err
+			}
 			ps, cs = append(ps, p), append(cs, c)
+		}
+		for _, p := range ps {
+			p.used = p.childCPU()
 		}
 		v, err := s.Ask(context.Background(), actor.NewPID("1", "measure"), measure{what, actor.NewPID("2", "counter"), d})
 		for _, c := range cs {
@@ -354,7 +361,7 @@ func betweenSiblings(what string) func(time.Duration) (result, error) {
 		}
 		var cpu time.Duration
 		for _, p := range ps {
-			p.own = selfCPU() // this process has no part in it
+			p.used += selfCPU() // this process has no part in it
 			cpu += p.end()
 		}
 		if err != nil {

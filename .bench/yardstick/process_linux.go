@@ -20,8 +20,8 @@ import (
 
 // process is the other process of a row.
 type process struct {
-	cmd *exec.Cmd
-	own time.Duration // this process's time when it started
+	cmd  *exec.Cmd
+	used time.Duration // processor time of both, this one and that, until the row began
 }
 
 // role is the environment variable with the part that a child plays.
@@ -49,15 +49,25 @@ func spawn(name string, cfg fdipc.Config) (*fdipc.Conn, *process, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return c, &process{cmd: cmd, own: selfCPU()}, nil
+	p := &process{cmd: cmd}
+	p.begin()
+	return c, p, nil
 }
 
-// end waits for the child and returns the processor time of both since spawn, but for the child's
-// start.
+// begin has the row begin now: what went before does not count.
+func (p *process) begin() { p.used = selfCPU() + p.childCPU() }
+
+func (p *process) childCPU() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(int32(^p.cmd.Process.Pid<<3|2), &t) // clock_getcpuclockid(3)
+	return time.Duration(t.Nano())
+}
+
+// end waits for the child and returns the processor time of both since begin.
 func (p *process) end() time.Duration {
-	own := selfCPU() - p.own
+	own := selfCPU()
 	_ = p.cmd.Wait()
-	return own + p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+	return own - p.used + p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 }
 
 func selfCPU() time.Duration {

@@ -115,7 +115,7 @@ func drive(d time.Duration, w flow) (r result, err error) {
 		w.started(p)
 	}
 	started := time.Now()
-	p.own = selfCPU()
+	p.begin()
 	n, again := 0, 0
 	for n&1023 != 0 || time.Since(started) < d {
 		k, err := w.send(c)
@@ -229,7 +229,7 @@ func roundtrip(ask bool) func(time.Duration) (result, error) {
 		ping := make(chan struct{}, 1)
 		done := make(chan struct{})
 		first := true
-		start := func() { at = time.Now(); end = at.Add(d); p.own = selfCPU() }
+		start := func() { at = time.Now(); end = at.Add(d); p.begin() }
 		ready := make(chan struct{})
 		c, p, err := spawn("echo", fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
 			if ask {
@@ -368,7 +368,12 @@ func startPeer(what string, remote *os.File) (*process, error) {
 	cmd.Env = append(os.Environ(), peerVar+"="+what)
 	err = cmd.Start()
 	remote.Close()
-	return &process{cmd: cmd, own: selfCPU()}, err
+	if err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd}
+	p.begin()
+	return p, nil
 }
 
 func peerGoHandles(batch int) func(time.Duration) (result, error) {
