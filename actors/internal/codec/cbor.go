@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
@@ -29,12 +30,18 @@ var (
 	}.DecMode())
 )
 
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
 func appendCBOR(b []byte, msg any) ([]byte, error) {
-	buf := bytes.NewBuffer(b)
+	buf := buffers.Get().(*bytes.Buffer)
+	*buf = *bytes.NewBuffer(b)
 	if err := encoding.MarshalToBuffer(msg, buf); err != nil {
 		return b, fmt.Errorf("%w: encode %T: %w", ErrMalformed, msg, err)
 	}
-	return buf.Bytes(), nil
+	b = buf.Bytes()
+	*buf = bytes.Buffer{} // b is the caller's
+	buffers.Put(buf)
+	return b, nil
 }
 
 // Major types of CBOR, as they stand in the first three bits of a head.
@@ -48,18 +55,18 @@ const (
 	majorTag      = 6 << 5
 )
 
-func appendHead(b []byte, major byte, n int) []byte {
-	switch {
+func appendHead[N int | uint64](b []byte, major byte, value N) []byte {
+	switch n := uint64(value); {
 	case n < 24:
 		return append(b, major|byte(n))
 	case n < 1<<8:
 		return append(b, major|24, byte(n))
 	case n < 1<<16:
 		return binary.BigEndian.AppendUint16(append(b, major|25), uint16(n))
-	case uint64(n) < 1<<32:
+	case n < 1<<32:
 		return binary.BigEndian.AppendUint32(append(b, major|26), uint32(n))
 	}
-	return binary.BigEndian.AppendUint64(append(b, major|27), uint64(n))
+	return binary.BigEndian.AppendUint64(append(b, major|27), uint64(value))
 }
 
 // readHead reads the head of an item: its major type, and its value, or that it ends with a break
@@ -73,6 +80,8 @@ func readHead(b []byte) (major byte, n uint64, endless bool, rest []byte, ok boo
 	switch {
 	case n < 24:
 		return major, n, false, b, true
+	case n == 24 && len(b) > 0:
+		return major, uint64(b[0]), false, b[1:], true
 	case n <= 27 && len(b) >= 1<<(n-24):
 		size := 1 << (n - 24)
 		var v [8]byte
@@ -120,6 +129,30 @@ func readUTF8(b []byte) (any, error) {
 		return string(v), nil
 	}
 	var v string
+	err := decoding.Unmarshal(b, &v)
+	return v, err
+}
+
+type integer interface{ int | int64 | uint64 }
+
+func appendInteger[T integer](b []byte, msg any) ([]byte, error) {
+	v := msg.(T)
+	if v < 0 {
+		return appendHead(b, majorNegative, uint64(^v)), nil
+	}
+	return appendHead(b, majorUnsigned, uint64(v)), nil
+}
+
+func readInteger[T integer](b []byte) (any, error) {
+	if major, n, endless, rest, ok := readHead(b); ok && !endless && len(rest) == 0 {
+		if v := T(n); major == majorUnsigned && v >= 0 {
+			return v, nil
+		}
+		if v := ^T(n); major == majorNegative && v < 0 {
+			return v, nil
+		}
+	}
+	var v T
 	err := decoding.Unmarshal(b, &v)
 	return v, err
 }

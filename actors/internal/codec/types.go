@@ -79,10 +79,16 @@ func Register[T any](name string) {
 			return v, unmarshal(b, v)
 		}
 	} else {
+		room := sync.Pool{New: func() any { return new(T) }} // what stands in an interface is a copy
 		c.decode = func(b []byte) (any, error) {
-			var v T
-			err := unmarshal(b, &v)
-			return v, err
+			p := room.Get().(*T)
+			if err := unmarshal(b, p); err != nil {
+				return *p, err
+			}
+			v := *p
+			*p = *new(T)
+			room.Put(p)
+			return v, nil
 		}
 	}
 	types.mu.Lock()
@@ -99,6 +105,12 @@ func Register[T any](name string) {
 		c.append, c.decode = appendBytes, readBytes
 	case reflect.TypeFor[string]():
 		c.append, c.decode = appendUTF8, readUTF8
+	case reflect.TypeFor[int]():
+		c.append, c.decode = appendInteger[int], readInteger[int]
+	case reflect.TypeFor[int64]():
+		c.append, c.decode = appendInteger[int64], readInteger[int64]
+	case reflect.TypeFor[uint64]():
+		c.append, c.decode = appendInteger[uint64], readInteger[uint64]
 	}
 	t = &typeTable{maps.Clone(t.byType), maps.Clone(t.byName)}
 	if t.byType == nil {
