@@ -25,14 +25,22 @@ func getFrameBuffer() *frameBuffer { return frameBuffers.Get().(*frameBuffer) }
 
 func (fb *frameBuffer) free() {
 	if cap(fb.buf) <= keepBuffer {
-		fb.frame = fdipc.Frame{}
+		fb.frame.Payload, fb.frame.Handles = nil, nil
 		frameBuffers.Put(fb)
 	}
 }
 
-// encode makes the frame of a message.
-func (lp *localProcess) encode(fb *frameBuffer, target *actor.PID, message any) (err error) {
+// unwrap takes a message out of its envelope, if it is in one. The header is a copy.
+func unwrap(message any) (header map[string]string, msg any, sender *actor.PID) {
 	h, msg, sender := actor.UnwrapEnvelope(message)
+	if h != nil && h.Length() > 0 { // h may be a non-nil interface of a nil map
+		header = h.ToMap()
+	}
+	return header, msg, sender
+}
+
+// encode makes the frame of a message. It changes m, its header.
+func (lp *localProcess) encode(fb *frameBuffer, target *actor.PID, m map[string]string, msg any, sender *actor.PID) (err error) {
 	if err := checkPIDs(target, sender); err != nil {
 		return err
 	}
@@ -43,9 +51,7 @@ func (lp *localProcess) encode(fb *frameBuffer, target *actor.PID, message any) 
 		f.Flags |= wire.FlagSender
 		b = wire.AppendPID(b, sender)
 	}
-	var m map[string]string
-	if h != nil && h.Length() > 0 { // h may be a non-nil interface of a nil map
-		m = h.ToMap()
+	if m != nil {
 		f.Trace = takeTrace(m)
 	}
 	if mark := lp.mark.Load(); mark != nil && m[mark[0]] == "" {

@@ -164,7 +164,7 @@ func (fr *frameReader) onUser(p *peer, f *fdipc.Frame, r *wire.Reader, target *a
 	var sender *actor.PID
 	var header map[string]string
 	if f.Flags&wire.FlagSender != 0 {
-		sender = r.PID(fr.address)
+		sender = r.PID(fr.address, p.address, askID)
 	}
 	if f.Flags&wire.FlagHeader != 0 {
 		header = r.Header()

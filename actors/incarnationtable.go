@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"hash/maphash"
 	"sync"
 	"sync/atomic"
 )
@@ -11,18 +10,24 @@ import (
 // It is a map, and before it a table of the actors that were found last. The table needs no lock
 // and no allocation for a key: every message looks its actor up.
 type incarnationTable struct {
-	seed  maphash.Seed
 	all   sync.Map // id -> *incarnation
 	found [foundLen]atomic.Pointer[incarnation]
 }
 
 const foundLen = 512 // a power of two
 
-func (d *incarnationTable) init() { d.seed = maphash.MakeSeed() }
+// slot is where the actor with an id is in found. Ids that differ do so at their ends, mostly.
+func (d *incarnationTable) slot(id string) *atomic.Pointer[incarnation] {
+	h := uint32(len(id))
+	for _, c := range []byte(id[max(0, len(id)-4):]) {
+		h = h*37 + uint32(c)
+	}
+	return &d.found[h%foundLen]
+}
 
 // find returns the actor with an id; nil: there is none.
 func (d *incarnationTable) find(id string) *incarnation {
-	at := &d.found[maphash.String(d.seed, id)&(foundLen-1)]
+	at := d.slot(id)
 	if inc := at.Load(); inc != nil && inc.id == id && !inc.stale.Load() {
 		return inc
 	}
@@ -44,7 +49,7 @@ func (d *incarnationTable) add(inc *incarnation) { d.all.Store(inc.id, inc) }
 // remove takes inc out, unless a later incarnation has its id. inc.stale is set.
 func (d *incarnationTable) remove(inc *incarnation) {
 	d.all.CompareAndDelete(inc.id, inc)
-	d.found[maphash.String(d.seed, inc.id)&(foundLen-1)].CompareAndSwap(inc, nil)
+	d.slot(inc.id).CompareAndSwap(inc, nil)
 }
 
 // each calls f for every actor.

@@ -12,6 +12,7 @@ type lastTarget struct {
 	bytes       []byte       // the target as it stood in the frame
 	pid         *actor.PID   // what bytes stand for
 	incarnation *incarnation // the actor pid, when it was last looked up; nil: there was none
+	answer      actor.PID    // an ask that is answered, until the next frame: not to be kept
 	types       codec.MessageReader
 }
 
@@ -22,8 +23,12 @@ func (last *lastTarget) target(r *wire.Reader, here string) *actor.PID {
 		return last.pid
 	}
 	before := r.B
-	pid := r.PID(here)
-	if !r.Bad && pid.RequestId == 0 { // not the answer to an ask
+	r.ReadPID(&last.answer, here, askID)
+	if last.answer.Id == askID {
+		return &last.answer
+	}
+	pid := &actor.PID{Address: last.answer.Address, Id: last.answer.Id, RequestId: last.answer.RequestId}
+	if !r.Bad && pid.RequestId == 0 {
 		last.bytes = append(last.bytes[:0], before[:len(before)-len(r.B)]...)
 		last.pid, last.incarnation = pid, nil
 	}

@@ -34,7 +34,6 @@ type localActors struct {
 
 func newLocalActors(proc *localProcess, proto *protoSystem, out surroundings, stopProcess func(from string)) *localActors {
 	la := &localActors{localProcess: proc, proto: proto, out: out, stopProcess: stopProcess}
-	la.table.init()
 	return la
 }
 

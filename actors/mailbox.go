@@ -67,6 +67,7 @@ type actorMailbox struct {
 
 	invoker    actor.MessageInvoker // set once, before run
 	dispatcher actor.Dispatcher
+	start      func() // starts run; made once, as to make it allocates
 
 	// The actor's goroutine reads these for each message. They stand apart from the fields that
 	// senders write for each: on one cache line the two would slow each other.
@@ -124,6 +125,8 @@ func weightOf(bound int) int {
 // then and sent to it; protoactor's own mailbox is not ready for that.
 func (m *actorMailbox) RegisterHandlers(invoker actor.MessageInvoker, dispatcher actor.Dispatcher) {
 	m.invoker, m.dispatcher = invoker, dispatcher
+	run := m.run
+	m.start = func() { dispatcher.Schedule(run) }
 	m.incarnation.registered(invoker.(actor.Context))
 }
 
@@ -334,7 +337,7 @@ func (m *actorMailbox) pushLocked(message any, here bool) {
 			m.dispatcher.Schedule(m.goOn)
 		}
 	case start:
-		m.dispatcher.Schedule(m.run)
+		m.start()
 	}
 }
 
@@ -379,7 +382,7 @@ func (m *actorMailbox) unlockAndRun() {
 	m.running = m.running || start
 	m.mu.Unlock()
 	if start {
-		m.dispatcher.Schedule(m.run)
+		m.start()
 	}
 }
 
@@ -428,7 +431,7 @@ func (m *actorMailbox) burst(most int) (again bool) {
 		}
 		if again = v != nil; !again {
 			inc.workEnds()
-			m.dispatcher.Schedule(m.run)
+			m.start()
 		}
 	}()
 	for n := 1; ; n++ {

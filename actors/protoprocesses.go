@@ -9,7 +9,7 @@ type routedProcess struct{ *router }
 
 // SendUserMessage sends for an actor of this process. It waits for at most SendWait.
 func (r routedProcess) SendUserMessage(pid *actor.PID, message any) {
-	err := r.deliver(noContext, pid, message)
+	err := r.deliver(noContext, pid, outgoing{message: message})
 	if err != nil {
 		_, msg, sender := actor.UnwrapEnvelope(message)
 		r.undeliverable(pid, msg, sender, err)

@@ -20,11 +20,7 @@ func (r *router) ask(ctx context.Context, pid *actor.PID, msg any) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	err = r.deliver(ctx, pid, &actor.MessageEnvelope{
-		Header:  traceHeader(ctx),
-		Message: msg,
-		Sender:  r.asks.pid(ask),
-	})
+	err = r.deliver(ctx, pid, outgoing{message: msg, header: traceHeader(ctx), ask: uint32(ask.ID)})
 	if err != nil && !isChannelLost(err) { // lost: Detach will say why
 		if r.asks.cancel(ask) {
 			r.notSent(pid, msg, err)

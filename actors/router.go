@@ -24,11 +24,7 @@ func (r *router) send(ctx, wait context.Context, pid *actor.PID, msg any) error 
 		r.undeliverable(pid, msg, nil, ErrClosed)
 		return ErrClosed
 	}
-	var m any = msg
-	if h := traceHeader(ctx); h != nil {
-		m = &actor.MessageEnvelope{Header: h, Message: msg}
-	}
-	err := r.deliver(wait, pid, m)
+	err := r.deliver(wait, pid, outgoing{message: msg, header: traceHeader(ctx)})
 	switch {
 	case err == nil:
 	case wait == atOnce && (errors.Is(err, context.Canceled) || errors.Is(err, ErrBusy)):
@@ -49,14 +45,35 @@ func (r *router) notSent(pid *actor.PID, msg any, err error) {
 	r.undeliverable(pid, msg, nil, err)
 }
 
-// deliver delivers a message, bare or in its envelope, to pid. After an error the message is the
-// caller's to make a dead letter of. Under noContext it waits for at most SendWait.
-func (r *router) deliver(ctx context.Context, pid *actor.PID, message any) error {
+// outgoing is a message on its way. What goes to another process needs no envelope.
+type outgoing struct {
+	message any               // bare; in its envelope, if there is neither of the others
+	header  map[string]string // of a bare one, not shared; nil: none
+	ask     uint32            // the ask of this process that it is; 0: none
+}
+
+func (o outgoing) bare() bool { return o.header == nil && o.ask == 0 }
+
+// inEnvelope returns the message as it is delivered in this process.
+func (r *router) inEnvelope(o outgoing) any {
+	if o.bare() {
+		return o.message
+	}
+	m := &actor.MessageEnvelope{Header: o.header, Message: o.message}
+	if o.ask != 0 {
+		m.Sender = r.asks.pid(o.ask)
+	}
+	return m
+}
+
+// deliver delivers a message to pid. After an error it is the caller's to make a dead letter of.
+// Under noContext it waits for at most SendWait.
+func (r *router) deliver(ctx context.Context, pid *actor.PID, o outgoing) error {
 	if pid == nil {
 		return ErrNoActor
 	}
 	if r.isLocal(pid) {
-		return r.deliverLocal(ctx, pid, message)
+		return r.deliverLocal(ctx, pid, r.inEnvelope(o))
 	}
 	if name, ok := r.nameOf(pid); ok {
 		target, err := r.names.resolve(ctx, name)
@@ -64,11 +81,11 @@ func (r *router) deliver(ctx context.Context, pid *actor.PID, message any) error
 			return err
 		}
 		if r.isLocal(target) {
-			return r.deliverLocal(ctx, target, message)
+			return r.deliverLocal(ctx, target, r.inEnvelope(o))
 		}
 		pid = target
 	}
-	return r.sendRemote(ctx, pid, message)
+	return r.sendRemote(ctx, pid, o)
 }
 
 // locate calls f with the PID that a notice for pid goes to: one with an address. It does not wait.
@@ -120,13 +137,20 @@ func (r *router) notify(pid *actor.PID, msg any) {
 	})
 }
 
-// sendRemote sends a message, bare or in its envelope, to a PID of another process.
-func (r *router) sendRemote(ctx context.Context, target *actor.PID, message any) error {
+// sendRemote sends a message to a PID of another process.
+func (r *router) sendRemote(ctx context.Context, target *actor.PID, o outgoing) error {
 	p, err := r.peers.route(target.Address)
 	if err != nil {
 		return err
 	}
-	msg := actor.UnwrapEnvelopeMessage(message)
+	header, msg, sender := o.header, o.message, (*actor.PID)(nil)
+	var asker actor.PID
+	if o.bare() {
+		header, msg, sender = unwrap(msg)
+	} else if o.ask != 0 {
+		sender = &asker
+		asker.Address, asker.Id, asker.RequestId = r.address, askID, o.ask
+	}
 	if err := p.canRead(msg); err != nil {
 		return err
 	}
@@ -137,11 +161,10 @@ func (r *router) sendRemote(ctx context.Context, target *actor.PID, message any)
 	}
 	fb := getFrameBuffer()
 	defer fb.free()
-	if err := r.encode(fb, target, message); err != nil {
+	if err := r.encode(fb, target, header, msg, sender); err != nil {
 		return err
 	}
 	f := &fb.frame
-	sender := actor.UnwrapEnvelopeSender(message)
 	ask := sender != nil && sender.Id == askID
 	if ask && r.isLocal(sender) {
 		r.asks.sentTo(sender.RequestId, target.Address, &p.asksWaiting)
@@ -176,7 +199,7 @@ func (r *router) postMessage(target *actor.PID, msg any) {
 	if err == nil {
 		fb := getFrameBuffer()
 		defer fb.free()
-		if err = r.encode(fb, target, msg); err == nil {
+		if err = r.encode(fb, target, nil, msg, nil); err == nil {
 			p.post(fb.frame, func(b []byte) []byte { return append(b, fb.buf...) })
 			return
 		}
@@ -203,6 +226,9 @@ func (r *router) postStop(pid *actor.PID) {
 // sender. An ask fails with err; an actor gets protoactor's DeadLetterResponse, as it would for an
 // actor in its own process. If the message is the answer to an ask, the ask fails.
 func (r *router) undeliverable(target *actor.PID, msg any, sender *actor.PID, err error) {
+	if target != nil && target.Id == askID { // see lastTarget
+		target = askPID(target.Address, target.RequestId)
+	}
 	r.dead.record(newDeadLetter(target, msg, sender, err))
 	r.closeHandles(msg)
 	if target != nil && target.Id == askID {

@@ -286,13 +286,13 @@ func (in *inbound) addState(st *systemState) {
 
 // messageState encodes a message that waits for an actor.
 func (s *System) messageState(target *actor.PID, message any) frameState {
-	_, msg, sender := actor.UnwrapEnvelope(message)
+	header, msg, sender := unwrap(message)
 	if d, ok := msg.(*Down); ok && sender == nil {
 		return frameState{Kind: uint8(wire.KindDown), Payload: appendReason(wire.AppendPID(nil, d.PID), d.Reason)}
 	}
 	fb := getFrameBuffer()
 	defer fb.free()
-	if _, ok := msg.(HandleCarrier); !ok && s.encode(fb, target, message) == nil {
+	if _, ok := msg.(HandleCarrier); !ok && s.encode(fb, target, header, msg, sender) == nil {
 		return frameStateOf(&fb.frame)
 	}
 	return frameState{Lost: fmt.Sprintf("%T", msg)}

@@ -224,7 +224,7 @@ func seeds(t testing.TB) []fdipc.Frame {
 		_ = s.Stop(ctx, pid)
 		_ = s.Poison(ctx, pid)
 		s.router.postStop(pid)
-		_ = s.router.sendRemote(ctx, pid, &actor.MessageEnvelope{Header: map[string]string{"k": "v"}, Message: &actor.Watch{Watcher: pid}, Sender: pid})
+		_ = s.router.sendRemote(ctx, pid, outgoing{message: &actor.MessageEnvelope{Header: map[string]string{"k": "v"}, Message: &actor.Watch{Watcher: pid}, Sender: pid}})
 		_ = s.Register(ctx, "n", pid)
 	}
 	_, _ = s.Whereis(ctx, "n")

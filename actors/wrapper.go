@@ -100,44 +100,50 @@ func (w *wrapper) call(ctx actor.Context) {
 	if w.user == nil {
 		return
 	}
-	w.recovering(ctx, func() { w.user.Receive(ctx) })
+	returned := false
+	defer w.callbackEnds(ctx, &returned)
+	w.user.Receive(ctx)
+	returned = true
 }
 
-// recovering runs f and turns what it panics with into the actor's exit.
+// recovering runs f as a callback.
 func (w *wrapper) recovering(ctx actor.Context, f func()) {
 	returned := false
-	defer func() {
-		if returned {
-			if w.inc.killed.Load() {
-				w.stopChildren(ctx)
-			}
-			return
-		}
-		var r supervisor.Reason
-		switch v := recover().(type) {
-		case nil:
-			// runtime.Goexit can not be held back. The mailbox takes over.
-			r = errorReason(errGoexit)
-		case exitPanic:
-			r = v.reason
-		default:
-			r = panicReason(v, debug.Stack())
-		}
-		w.failed = true
-		if !w.stopping {
-			w.inc.crash(r)
-			return
-		}
-		// While it stops, this is its reason. It is logged, since the caller that stopped it may
-		// not look at the reason.
-		w.inc.setOwnReason(r)
-		if r.IsNormal() {
-			return
-		}
-		w.inc.proc.log.Warn("actor failed while stopping", slog.String("actor", w.inc.id), slog.String("reason", r.String()))
-	}()
+	defer w.callbackEnds(ctx, &returned)
 	f()
 	returned = true
+}
+
+// callbackEnds is deferred around a callback. It turns what that panics with into the actor's exit.
+func (w *wrapper) callbackEnds(ctx actor.Context, returned *bool) {
+	if *returned {
+		if w.inc.killed.Load() {
+			w.stopChildren(ctx)
+		}
+		return
+	}
+	var r supervisor.Reason
+	switch v := recover().(type) {
+	case nil:
+		// runtime.Goexit can not be held back. The mailbox takes over.
+		r = errorReason(errGoexit)
+	case exitPanic:
+		r = v.reason
+	default:
+		r = panicReason(v, debug.Stack())
+	}
+	w.failed = true
+	if !w.stopping {
+		w.inc.crash(r)
+		return
+	}
+	// While it stops, this is its reason. It is logged, since the caller that stopped it may
+	// not look at the reason.
+	w.inc.setOwnReason(r)
+	if r.IsNormal() {
+		return
+	}
+	w.inc.proc.log.Warn("actor failed while stopping", slog.String("actor", w.inc.id), slog.String("reason", r.String()))
 }
 
 // stopChildren stops the protoactor children of a killed actor.

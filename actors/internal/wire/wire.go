@@ -159,16 +159,33 @@ func (r *Reader) Bytes(limit int) []byte {
 // Text reads a string of at most limit bytes.
 func (r *Reader) Text(limit int) string { return string(r.Bytes(limit)) }
 
-// PID reads a pid. The address here stands for an empty one.
-func (r *Reader) PID(here string) *actor.PID {
-	address := r.Bytes(MaxAddress)
-	pid := &actor.PID{Id: r.Text(MaxID), RequestId: r.Uint32()}
-	if len(address) == 0 || string(address) == here {
-		pid.Address = here // no allocation for the most common address
-	} else {
-		pid.Address = string(address)
-	}
+// PID reads a pid. The address here stands for an empty one. known are strings that it is likely
+// to have, beside that one: those are not allocated again.
+func (r *Reader) PID(here string, known ...string) *actor.PID {
+	pid := new(actor.PID)
+	r.ReadPID(pid, here, known...)
 	return pid
+}
+
+// ReadPID is PID into one that is there.
+func (r *Reader) ReadPID(pid *actor.PID, here string, known ...string) {
+	address := r.Bytes(MaxAddress)
+	if pid.Address = here; len(address) > 0 {
+		pid.Address = text(address, here, known)
+	}
+	pid.Id, pid.RequestId = text(r.Bytes(MaxID), here, known), r.Uint32()
+}
+
+func text(b []byte, here string, known []string) string {
+	if string(b) == here {
+		return here
+	}
+	for _, s := range known {
+		if string(b) == s {
+			return s
+		}
+	}
+	return string(b)
 }
 
 // Header reads the headers of a message; nil when there are none.
