@@ -211,3 +211,44 @@ func TestStartedAnew(t *testing.T) {
 		}
 	}
 }
+
+// TestSessionEndIsNoDeath: the end of a host's session with the engine tells nobody that its
+// processes have ended: who reaches it asks and watches on. Without a trunk besides it is
+// unreachable, not down, and its PIDs work again when there is one.
+func TestSessionEndIsNoDeath(t *testing.T) {
+	c, m := newAgreeing(t, "a", "b")
+	there := func() bool {
+		return slices.ContainsFunc(m.Entries(), func(e hosts.Entry) bool { return e.Key == "coppice/shop/hosts/a" })
+	}
+	until(t, "a has a session", there)
+	p, from := c.hosts["a"].child("a"), c.hosts["b"].child("b").System
+	pid := spawn(t, p.System, "echo", echo)
+	answers(t, from, pid)
+	watched := []*actors.Monitor{from.Monitor(pid), from.Monitor(actors.ProcessPID(p.Address()))}
+	m.Cut("a", true)
+	until(t, "the session of a has ended", func() bool { return !there() })
+	answers(t, from, pid)
+	for _, mon := range watched {
+		select {
+		case d := <-mon.C:
+			t.Errorf("Down of %v: %v", d.PID, d.Reason)
+		default:
+		}
+	}
+	waits := held(t, from, pid)
+	answers(t, from, pid) // what came before is there
+	c.hosts["a"].gateway.kill(killed)
+	for _, mon := range watched {
+		if d := next(t, "Down", mon.C); !errors.Is(d.Reason.Err(), actors.ErrUnreachable) {
+			t.Errorf("Down without a trunk: %v", d.Reason)
+		}
+	}
+	if err := next(t, "the end of an ask", waits); !errors.Is(err, actors.ErrUnreachable) {
+		t.Errorf("an ask without a trunk: %v", err)
+	}
+	if _, err := from.Ask(t.Context(), pid, "x"); !errors.Is(err, actors.ErrUnreachable) {
+		t.Errorf("a new ask without a trunk: %v", err)
+	}
+	c.hosts["a"].startGateway()
+	answers(t, from, pid)
+}
