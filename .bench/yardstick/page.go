@@ -206,7 +206,7 @@ func loadAverage() string {
 	return one
 }
 
-// growth is the medians of the rows of one kind, by their size.
+// growth is the medians of the processor time of the rows of one kind, by their size.
 type growth struct {
 	name  string
 	sizes []int
@@ -224,7 +224,7 @@ func growthsOf(all map[string][]result) (gs []growth) {
 		_, _ = fmt.Sscanf(strings.ReplaceAll(r.name, "_", " "), "growth %s %d", &kind, &size)
 		var vs []float64
 		for _, v := range of {
-			vs = append(vs, v.Value)
+			vs = append(vs, v.CPU/1e6)
 		}
 		if len(gs) == 0 || gs[len(gs)-1].name != kind {
 			gs = append(gs, growth{name: kind})
@@ -242,7 +242,7 @@ var growthNames = map[string]string{
 
 func growthTable(all map[string][]result) string {
 	var b strings.Builder
-	b.WriteString("| | how many: ms in all, µs for each | the last by the one before it |\n| --- | --- | --- |\n")
+	b.WriteString("| | how many: CPU in ms for all, in µs for each | the last by the one before it |\n| --- | --- | --- |\n")
 	for _, g := range growthsOf(all) {
 		var cells []string
 		for i, n := range g.sizes {
@@ -289,7 +289,7 @@ func chart(ls []line, all map[string][]result) string {
 			points = append(points, fmt.Sprintf("%.1f,%.1f", float64(x0)+220*float64(n)/float64(g.sizes[last]), float64(y0)-150*g.ms[j]/slices.Max(g.ms)))
 		}
 		fmt.Fprintf(&b, `<polyline points="%d,%d %d,%d %d,%d" fill="none" stroke="#999"/><line x1="%d" y1="%d" x2="%d" y2="%d" stroke="#ccc"/>`+
-			`<polyline points="%s" fill="none" stroke="#27c" stroke-width="2"/><text x="%d" y="%d">%s: %d in %.3g ms</text>`+"\n",
+			`<polyline points="%s" fill="none" stroke="#27c" stroke-width="2"/><text x="%d" y="%d">%s: %d, %.3g ms of CPU</text>`+"\n",
 			x0, y0-150, x0, y0, x0+220, y0, x0, y0, x0+220, y0-150, strings.Join(points, " "), x0, y0+20, g.name, g.sizes[last], g.ms[last])
 	}
 	b.WriteString("</svg>\n")

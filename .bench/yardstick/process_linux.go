@@ -76,6 +76,13 @@ func selfCPU() time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
+// childrenCPU is the processor time of the children that have been waited for.
+func childrenCPU() time.Duration {
+	var r unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_CHILDREN, &r)
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
 // child runs the role this process was started with, if any.
 func child() bool {
 	if len(os.Args) > 1 { // a command, or a process of its tree; ours have no arguments

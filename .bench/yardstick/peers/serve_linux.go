@@ -1,10 +1,14 @@
 package peers
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
 )
 
 // Serve is one process of a plain server on a listener that its parent has opened: "accept" writes
@@ -24,13 +28,21 @@ func Serve(what string, id byte, f *os.File) error {
 // FileVar names the file that OK sends.
 const FileVar = "YARDSTICK_FILE"
 
-// OK answers two bytes, and /file by a file.
+// OK answers two bytes, /file by a file, and /counts by how often this process has allocated memory
+// and has gone to sleep.
 func OK(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/file" {
+	switch r.URL.Path {
+	case "/file":
 		http.ServeFile(w, r, os.Getenv(FileVar))
-		return
+	case "/counts":
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		var u unix.Rusage
+		_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+		fmt.Fprintln(w, m.Mallocs, u.Nvcsw)
+	default:
+		_, _ = io.WriteString(w, "ok")
 	}
-	_, _ = io.WriteString(w, "ok")
 }
 
 // Bytes writes the byte id to each connection and closes it, until ln is closed.

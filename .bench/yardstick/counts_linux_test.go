@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// What these tests count does not depend on how fast the machine is. Each bound is that of the day
+// when the test was written, with a little room: a change that raises a count must say why.
+
+// asks makes n requests, one after the other, each over a connection of its own or all over one, and
+// returns the last answer.
+func asks(t *testing.T, addr, path string, n int, each bool) (answer string) {
+	t.Helper()
+	var c net.Conn
+	var r *bufio.Reader
+	for i := range n {
+		if i == 0 || each {
+			if c != nil {
+				c.Close()
+			}
+			var err error
+			if c, err = net.Dial("tcp", addr); err != nil {
+				t.Fatal(err)
+			}
+			r = bufio.NewReader(c)
+		}
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: yardstick\r\n\r\n", path)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer = string(b)
+	}
+	c.Close()
+	return answer
+}
+
+// counts are allocations and sleeps of the process that serves.
+type counts struct{ mallocs, sleeps float64 }
+
+// perRequest starts a server and counts what a request costs it.
+func perRequest(t *testing.T, start func() (*server, error), n int, each bool) (c counts) {
+	t.Helper()
+	s, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.stop()
+	now := func() (c counts) {
+		if _, err := fmt.Sscan(asks(t, s.addr.String(), "/counts", 1, true), &c.mallocs, &c.sleeps); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	asks(t, s.addr.String(), "/", n/4, each) // pools and tables grow
+	before := now()
+	asks(t, s.addr.String(), "/", n, each)
+	after := now()
+	return counts{(after.mallocs - before.mallocs) / float64(n), (after.sleeps - before.sleeps) / float64(n)}
+}
+
+func oneCoppice() (*server, error) { return startTree(treeArgs("http")...) }
+func onePlain() (*server, error)   { return startPlain("http", 1) }
+
+// attempts is how often a count that others on the machine can disturb may be too high.
+const attempts = 5
+
+// within fails unless one of some attempts is within its bounds; each returns what is out of them.
+func within(t *testing.T, attempt func() string) {
+	t.Helper()
+	var out string
+	for range attempts {
+		if out = attempt(); out == "" {
+			return
+		}
+	}
+	t.Error(out)
+}
+
+// The ways in which requests come.
+var ways = []struct {
+	name                     string
+	n                        int
+	each                     bool
+	mallocs, sleeps, systems float64 // how much more than a plain server's they may be, each
+}{
+	{"kept", 2000, false, 0.5, 1, 0.3},
+	{"connection", 400, true, 11, 3, 1.5},
+}
+
+// A worker allocates no more for a request than a plain server does, and wakes up as often. For a
+// new connection there may be so much more as there was when this was written.
+func TestCountsPerRequest(t *testing.T) {
+	tree.workers = 1
+	for _, w := range ways {
+		within(t, func() string {
+			ours, plain := perRequest(t, oneCoppice, w.n, w.each), perRequest(t, onePlain, w.n, w.each)
+			text := fmt.Sprintf("%s: %.2f allocations, %.2f sleeps; plain %.2f, %.2f", w.name, ours.mallocs, ours.sleeps, plain.mallocs, plain.sleeps)
+			t.Log(text)
+			if ours.mallocs <= plain.mallocs+w.mallocs && ours.sleeps <= plain.sleeps+w.sleeps {
+				return ""
+			}
+			return text
+		})
+	}
+}
+
+// inputs are the system calls that move data; others, as futex and epoll_pwait, depend on who runs
+// when.
+var inputs = regexp.MustCompile(`(?m)^\s*[0-9.]+\s+[0-9.]+\s+[0-9]+\s+([0-9]+)\s.*\b(read|write|sendmsg|recvmsg|sendto|recvfrom|accept4|close|shutdown|getsockopt|setsockopt|getpeername|getsockname|fcntl|dup3?|epoll_ctl|sendfile|splice)$`)
+
+// systemCalls traces a server by strace, makes requests, and returns the number of system calls of
+// all its processes.
+func systemCalls(t *testing.T, start func() (*server, error), n int, each bool) (all float64) {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "calls")
+	s, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.stop()
+	asks(t, s.addr.String(), "/", n/4, each)
+	var pids []string
+	for _, cmd := range s.cmds {
+		for _, pid := range family(cmd.Process.Pid) {
+			pids = append(pids, "-p", strconv.Itoa(pid))
+		}
+	}
+	cmd := exec.Command("strace", append([]string{"-f", "-c", "-o", out}, pids...)...)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for attached, lines := 0, bufio.NewScanner(stderr); attached < len(pids)/2; { // it says so of each
+		if !lines.Scan() {
+			_ = cmd.Wait()
+			t.Skip("strace cannot attach")
+		}
+		if strings.Contains(lines.Text(), "attached") {
+			attached++
+		}
+	}
+	go io.Copy(io.Discard, stderr)
+	asks(t, s.addr.String(), "/", n, each)
+	_ = cmd.Process.Signal(syscall.SIGINT)
+	_ = cmd.Wait()
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range inputs.FindAllStringSubmatch(string(b), -1) {
+		k, _ := strconv.ParseFloat(m[1], 64)
+		all += k
+	}
+	if all == 0 {
+		t.Fatalf("no system calls: %s", b)
+	}
+	return all / float64(n)
+}
+
+// A kept connection costs all processes of a tree as many system calls as a plain server, a new one
+// hardly more.
+func TestSystemCallsPerRequest(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("no strace")
+	}
+	tree.workers = 1
+	for _, w := range ways {
+		within(t, func() string {
+			ours, plain := systemCalls(t, oneCoppice, w.n, w.each), systemCalls(t, onePlain, w.n, w.each)
+			text := fmt.Sprintf("%s: %.2f system calls; plain %.2f", w.name, ours, plain)
+			t.Log(text)
+			if ours <= plain+w.systems {
+				return ""
+			}
+			return text
+		})
+	}
+}
+
+// No pair of rows costs more than 1.5 times what its peer does in each of some rounds.
+func TestCPURatios(t *testing.T) {
+	all := map[string]row{}
+	for _, r := range pageRows() {
+		all[r.name] = r
+	}
+	for _, p := range pairs {
+		if p.row != "http_keepalive_coppice" && p.peer != "peer_go_accept_shared" {
+			continue
+		}
+		within(t, func() string {
+			var rs [2]result
+			for i, name := range []string{p.row, p.peer} {
+				var err error
+				if rs[i], err = all[name].run(200 * time.Millisecond); err != nil {
+					t.Skip(err)
+				}
+			}
+			ratio := rs[0].CPU / rs[1].CPU
+			text := fmt.Sprintf("%s: %.2f times the processor time of %s", p.row, ratio, p.peer)
+			t.Log(text)
+			if ratio <= 1.5 {
+				return ""
+			}
+			return text
+		})
+	}
+}
