@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -15,20 +16,17 @@ func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 func TestAfter(t *testing.T) {
 	s := shoptest.Start(t)
 	s.Order(8) // two of each worker
-	kids := runtimetest.Children(t, s.P.PID())
 	s.P.Signal(syscall.SIGHUP)
 	s.P.Await(" reloaded generation=2 ")
 	s.Order(8)
-	victim := kids[0]
-	for _, kid := range runtimetest.Children(t, s.P.PID()) {
-		victim = max(victim, kid) // a worker: the listener process is older
+	victim, err := strconv.Atoi(s.P.Await(` replaced pool=shop slot=0 .* process\.pid=(\d+) `)[1])
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := syscall.Kill(victim, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	runtimetest.Eventually(t, "a replacement", func() bool {
-		return !runtimetest.Alive(victim) && len(runtimetest.Children(t, s.P.PID())) == len(kids)
-	})
+	s.P.Await(` started path=master/shop/0 .* process\.incarnation=3 `)
 	s.Order(4)
 	s.P.Signal(syscall.SIGTERM)
 	if code := s.P.Wait(); code != 0 {
