@@ -1,10 +1,12 @@
 package docs_test
 
 import (
+	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -68,5 +70,60 @@ func TestObservabilityOfMetrics(t *testing.T) {
 	})
 	if names == 0 {
 		t.Error("no instruments found")
+	}
+}
+
+// TestDashboard: the metrics, and their labels, of the dashboard and of the alerts are those that
+// Prometheus sees of the instruments.
+func TestDashboard(t *testing.T) {
+	source, err := os.ReadFile("../tracing/instruments.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	underscores := strings.NewReplacer(".", "_")
+	for _, m := range regexp.MustCompile(`&Instrument\{"([^"]+)", "([^"]+)", (\w+),`).FindAllStringSubmatch(string(source), -1) {
+		name := underscores.Replace(m[1])
+		switch m[2] {
+		case "s":
+			name += "_seconds"
+		case "By":
+			name += "_bytes"
+		}
+		switch m[3] {
+		case "Sum", "Seconds":
+			known[name+"_total"] = true
+		case "Level", "LevelSeconds":
+			known[name] = true
+		case "Duration", "LongDuration":
+			known[name+"_bucket"], known[name+"_sum"], known[name+"_count"] = true, true, true
+		default:
+			t.Errorf("%s is of the unknown kind %s", m[1], m[3])
+		}
+	}
+	names, err := os.ReadFile("../tracing/names.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`attribute\.Key\("([^"]+)"\)`).FindAllStringSubmatch(string(names), -1) {
+		known[underscores.Replace(m[1])] = true
+	}
+	for _, file := range []string{"grafana.json", "alerts.yml"} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if file == "grafana.json" && !json.Valid(b) {
+			t.Errorf("%s is no JSON", file)
+		}
+		found := regexp.MustCompile(`\bcoppice_\w+`).FindAllString(string(b), -1)
+		if len(found) == 0 {
+			t.Errorf("%s names no metric", file)
+		}
+		for _, name := range found {
+			if !known[name] {
+				t.Errorf("%s: there is no %s", file, name)
+			}
+		}
 	}
 }
