@@ -31,6 +31,7 @@ func Chaos(t *testing.T, args ...string) []string {
 		t.Fatal("README.md has no transcript")
 	}
 	p := runtimetest.Start(t, nil, append([]string{"-chaos"}, args...)...)
+	<-p.Ended() // it has a patience of its own
 	if code := p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
