@@ -67,9 +67,10 @@ const (
 	KilledNotReading KillReason = "it did not read its channel" // and had to be told something
 	KilledNoLink     KillReason = "a worker has no link to it"  // the listener process
 	KilledBadLinks   KillReason = "its links to the listener process do not hold"
-	KilledMemory     KillReason = "over its memory limit"            // Recycle.HardMemory
-	KilledOperator   KillReason = "by the operator"                  // Runtime.Kill
-	KilledCall       KillReason = "a call in it did not end in time" // package jobs
+	KilledRequest    KillReason = "a request in it did not end in time" // RequestTimeout.Hard, when the others had their time
+	KilledMemory     KillReason = "over its memory limit"               // Recycle.HardMemory
+	KilledOperator   KillReason = "by the operator"                     // Runtime.Kill
+	KilledCall       KillReason = "a call in it did not end in time"    // package jobs
 )
 
 // OOM is the verdict on whether the kernel's out-of-memory killer ended a process: from a SIGKILL

@@ -496,7 +496,7 @@ func (c *poolDriver) helloFor(w *poolWorker) childproto.Hello {
 	if c.kind.ofConfig {
 		h.Path, h.Function, h.Requests = c.path, c.pool.Function, c.pool.Recycle.requestLimit(w.slot, c.size())
 		live := c.pool.Liveness.defaults()
-		h.Figures = c.pool.Canary.Slots > 0
+		h.Figures, h.Timeouts = c.pool.Canary.Slots > 0, childproto.Timeouts(c.pool.RequestTimeout)
 		h.Restart, h.HealthPath, h.HealthTimeout = c.pool.Restart, live.Path, live.Timeout
 	}
 	if w.slot != pool.Spare {

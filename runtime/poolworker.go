@@ -53,6 +53,9 @@ type poolWorker struct {
 	telemetry tracing.ChildTelemetry // ended by finish, or by launch if there is no backend
 	serving   *inflight.Table        // of its requests; nil = none. Closed by finish
 
+	judging        sync.WaitGroup   // reads serving
+	overdueRequest inflight.Request // set before overdue
+
 	assigned atomic.Pointer[assignment] // its place in the pool; a spare's changes once
 
 	// Guarded by children.mu.
@@ -155,6 +158,9 @@ func (w *poolWorker) run() {
 			if w.takenOver {
 				<-c.children.inherited.ended // it is not heard before
 			}
+			w.judging.Go(requestJudge{
+				&w.workerStop, childproto.Timeouts(c.pool.RequestTimeout), w.serving, c.log.With("name", w.name(), "id", w.hello.ID), w.replaceOverdue,
+			}.run) // endGuard waits for it
 			w.watch(c.kind.heartbeat(c.pool), &w.heartbeats, &c.judging, c.log, w.self())
 			w.finish()
 		}
@@ -552,6 +558,10 @@ func (w *poolWorker) end() workerEnd {
 	}
 	if hung := w.hung.Load(); hung != nil {
 		e.hung = *hung
+	} else if why := w.overdue.Load(); why != nil && w.serving != nil {
+		if _, lasts := w.serving.Served(w.overdueRequest); lasts {
+			e.hung = *why
+		}
 	}
 	if broken := w.channelErr.Load(); broken != nil {
 		e.broken = *broken

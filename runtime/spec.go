@@ -159,6 +159,8 @@ type Pool struct {
 	// number stays.
 	Autoscale Autoscale
 
+	RequestTimeout RequestTimeout // how long each request may take; zero = as long as it does
+
 	Poison Poison // the requests that kill workers are refused; zero = none is
 
 	Recycle   Recycle        // which workers are replaced for having done their share; zero = none

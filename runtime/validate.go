@@ -142,6 +142,7 @@ func (p Pool) validate(bad reportInvalid, path string) {
 	}
 	p.Recycle.validate(bad, path)
 	p.Poison.validate(bad, path)
+	p.RequestTimeout.validate(bad, path)
 	p.Autoscale.validate(bad, path, p.Size)
 	p.Canary.validate(bad, path, p)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)

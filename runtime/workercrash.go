@@ -2,7 +2,6 @@ package coppice
 
 import (
 	"context"
-	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -54,11 +53,7 @@ const maxServing = 64
 // served adds what the worker was serving.
 func (r *CrashReport) served(requests []inflight.Served) {
 	for _, q := range requests[:min(len(requests), maxServing)] {
-		s := ServedRequest{Key: strings.ToValidUTF8(q.Key, "?"), Age: max(0, r.Time.Sub(q.Began))}
-		if q.Trace != [16]byte{} {
-			s.Trace = hex.EncodeToString(q.Trace[:])
-		}
-		r.Serving = append(r.Serving, s)
+		r.Serving = append(r.Serving, ServedRequest{strings.ToValidUTF8(q.Key, "?"), max(0, r.Time.Sub(q.Began)), q.TraceID()})
 	}
 	r.More = len(requests) - len(r.Serving)
 }

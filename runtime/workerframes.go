@@ -179,10 +179,11 @@ func (w *poolWorker) endGuard(exit Exit) (requests []inflight.Served) {
 	if w.serving == nil {
 		return nil
 	}
+	w.judging.Wait() // it has seen the end of the process
 	requests = w.serving.Read()
 	slices.SortFunc(requests, func(a, b inflight.Served) int { return a.Began.Compare(b.Began) })
 	var died []inflight.Served
-	if w.diedOfItself(exit) {
+	if w.diedOfItself(exit) && w.overdue.Load() == nil { // otherwise the guard knows
 		died = slices.DeleteFunc(slices.Clone(requests), func(r inflight.Served) bool {
 			return w.hung.Load() == nil && time.Since(r.Began) >= harmlessAfter
 		})
@@ -191,6 +192,14 @@ func (w *poolWorker) endGuard(exit Exit) (requests []inflight.Served) {
 	w.serving.Close()
 	w.serving = nil
 	return requests
+}
+
+// replaceOverdue has the worker replaced for requests over their hard deadlines.
+func (w *poolWorker) replaceOverdue(o inflight.Request, why error, served []inflight.Served) {
+	w.overdueRequest = o
+	w.overdue.Store(&why)
+	w.driver.guard.left(w, why.Error(), served)
+	w.driver.markDue(w, "request")
 }
 
 // servesFor is for requestGuard, until endGuard.
@@ -206,7 +215,7 @@ func (w *poolWorker) servesFor(key string) time.Duration {
 // diedOfItself reports whether the worker ended by what ran in it: not because it was asked to, nor
 // killed for something else.
 func (w *poolWorker) diedOfItself(exit Exit) bool {
-	itself := slices.Contains([]KillReason{"", KilledMemory, KilledHung, KilledCall}, exit.Killed)
+	itself := slices.Contains([]KillReason{"", KilledMemory, KilledHung, KilledCall, KilledRequest}, exit.Killed)
 	return itself && !w.reason.IsNormal() && (!w.killedOutside || exit.OOM != "")
 }
 

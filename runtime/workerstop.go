@@ -31,6 +31,7 @@ type workerStop struct {
 	askedStop atomic.Bool
 	killed    atomic.Pointer[KillReason] // why the master killed it; nil = it did not
 	hung      atomic.Pointer[error]      // why it is ended, if it hangs
+	overdue   atomic.Pointer[error]      // why it is replaced, if a request in it is over its hard deadline
 }
 
 // done returns a channel that is closed when the worker has ended and is forgotten.
@@ -98,10 +99,13 @@ func (w *workerStop) cutDrain() {
 
 // Kill ends the worker, whether or not it was asked to stop before.
 func (w *workerStop) Kill() {
-	if w.askedStop.Load() {
-		w.killFor(KilledStop)
-	} else {
+	switch {
+	case !w.askedStop.Load():
 		w.killFor(KilledBrutal)
+	case w.overdue.Load() != nil:
+		w.killFor(KilledRequest)
+	default:
+		w.killFor(KilledStop)
 	}
 }
 

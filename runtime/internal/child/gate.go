@@ -1,8 +1,10 @@
 package child
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -11,7 +13,9 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
 	"github.com/coppice-go/coppice/runtime/internal/inflight"
+	"github.com/coppice-go/coppice/runtime/internal/stacks"
 )
 
 // requestGate notes the requests of a worker's servers in a table that outlives the worker, and
@@ -19,6 +23,9 @@ import (
 type requestGate struct {
 	key  func(*http.Request) string // set before the first request; nil = method and path
 	tell func(childproto.GuardedKey)
+
+	timeouts childproto.Timeouts
+	timed    []atomic.Pointer[httpdrain.Timed] // of requests in flight, by number
 
 	table atomic.Pointer[inflight.Table]
 	keys  atomic.Pointer[map[string]*guardedKey] // nil = none
@@ -77,7 +84,10 @@ func (g *requestGate) receive(f *fdipc.Frame) error {
 }
 
 // Begin is for httpdrain.Gate.
-func (g *requestGate) Begin(r *http.Request) (n int, refused string) {
+func (g *requestGate) Begin(r *http.Request, timed *httpdrain.Timed) (n int, refused string) {
+	if timed != nil {
+		timed.Begun(inflight.None, 1)
+	}
 	t := g.table.Load()
 	if t == nil {
 		return inflight.None, ""
@@ -96,7 +106,76 @@ func (g *requestGate) Begin(r *http.Request) (n int, refused string) {
 			return inflight.None, refusal
 		}
 	}
-	return t.Begin(key, traceOf(r), time.Now()), ""
+	var due time.Duration
+	if timed != nil {
+		due = t.Now() + g.timeouts.First()
+	}
+	began := time.Now()
+	if n = t.Begin(key, traceOf(r), began, due); n != inflight.None && timed != nil {
+		timed.Begun(n, began.UnixNano())
+		g.timed[n].Store(timed)
+	}
+	return n, ""
+}
+
+// Extend is for httpdrain.Gate.
+func (g *requestGate) Extend(n int, d time.Duration) bool {
+	t := g.table.Load()
+	if t == nil || n == inflight.None {
+		return false
+	}
+	if d < 0 {
+		t.SetDue(n, 0)
+		return true
+	}
+	t.SetDue(n, t.Now()+d)
+	return true
+}
+
+// expire ends the contexts of requests at their soft deadlines, until ctx ends.
+func (g *requestGate) expire(ctx context.Context, log *slog.Logger) {
+	rule := inflight.NewDeadlines(g.timeouts.First(), 0)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var all []inflight.Request
+	var logged time.Time
+	unlogged := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		t := g.table.Load()
+		if t == nil { // it is on its way
+			timer.Reset(g.timeouts.First() / 2)
+			continue
+		}
+		all = t.InFlight(all[:0])
+		over, next := rule.Step(t.Now(), all)
+		for _, r := range over {
+			timed := g.timed[r.N].Load()
+			if timed == nil {
+				continue
+			}
+			served, _ := t.Served(r)
+			quiet, stack := time.Since(logged) < time.Second, ""
+			if !quiet { // it costs the stacks of all
+				stack = stacks.Of(timed.Goroutine())
+			}
+			switch {
+			case !timed.Expire(r.Began):
+			case quiet:
+				unlogged++
+			default:
+				logged = time.Now()
+				log.Warn("a request is over its soft deadline: its context ends", "key", served.Key, "age", logged.Sub(served.Began).Round(time.Millisecond).String(),
+					"trace", served.TraceID(), "unlogged", unlogged, "stack", stack)
+				unlogged = 0
+			}
+		}
+		timer.Reset(next - t.Now())
+	}
 }
 
 // takeProbe reports whether a request may be the probe.
@@ -123,6 +202,9 @@ func (g *requestGate) End(n int) {
 		if k := (*keys)[string(t.Key(n))]; k != nil && k.answered.CompareAndSwap(false, true) {
 			g.tell(childproto.GuardedKey{Key: k.Key, Answered: true})
 		}
+	}
+	if g.timed != nil {
+		g.timed[n].Store(nil)
 	}
 	t.End(n)
 }

@@ -19,6 +19,9 @@ func (s *Session) DrainOf(server *http.Server, conf *tls.Config) *httpdrain.Drai
 		if s.figures != nil {
 			d.Measure(s.figures.Served)
 		}
+		if s.gate.timed != nil {
+			d.Time()
+		}
 		s.servers[server] = d
 	}
 	d.Retain()

@@ -23,6 +23,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
+	"github.com/coppice-go/coppice/runtime/internal/inflight"
 	"github.com/coppice-go/coppice/runtime/internal/memfile"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
@@ -403,7 +404,10 @@ func (s *Session) checkHello() (life func() childproto.ExitNotice, err error) {
 			return nil, fmt.Errorf("coppice: this program has no pool %s, which its master has: it has %s. A worker finds its function by "+
 				"the path of its pool, which must be the same in every process", w.Path, declaration.Children(s.cfg.Tree))
 		}
-		s.gate.key = s.program.RequestKey
+		s.gate.key, s.gate.timeouts = s.program.RequestKey, w.Timeouts
+		if w.Timeouts.First() > 0 {
+			s.gate.timed = make([]atomic.Pointer[httpdrain.Timed], inflight.Slots)
+		}
 		return s.work, nil
 	}
 	return nil, fmt.Errorf("coppice: role %q is not known to this release", w.Role)
@@ -475,6 +479,9 @@ func (s *Session) equip() error {
 
 // work runs the worker function to its end.
 func (s *Session) work() childproto.ExitNotice {
+	if s.identity.Timeouts.Soft > 0 {
+		go s.gate.expire(s.drain, s.log) // ends with endDrain below
+	}
 	err := s.awaitSlot()
 	if err == nil {
 		err = s.program.Run(s.ctx)

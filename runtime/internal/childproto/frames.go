@@ -1,6 +1,7 @@
 package childproto
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -125,8 +126,18 @@ type Hello struct {
 	Restart       supervisor.Restart `json:",omitempty"`
 	HealthPath    string             `json:",omitempty"` // "" = none
 	HealthTimeout time.Duration      `json:",omitempty"`
+	Timeouts      Timeouts           `json:",omitzero"`
 	Figures       bool               `json:",omitempty"` // a generation may be judged: it counts what it serves, and old ones serve beside it
 }
+
+// Timeouts are the deadlines of each request, since its beginning; 0 = none.
+type Timeouts struct{ Soft, Hard time.Duration }
+
+// First returns the first one. Each request may be given another.
+func (t Timeouts) First() time.Duration { return cmp.Or(t.Soft, t.Hard) }
+
+// Grace returns how long after the first the hard one is.
+func (t Timeouts) Grace() time.Duration { return t.Hard - t.First() }
 
 // DeclarationFrame is what the child's program declares of its tree, as package declaration writes
 // it.

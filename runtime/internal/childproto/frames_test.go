@@ -29,7 +29,7 @@ var frameTests = map[string]frameTest{
 	"hello": of(FrameHello, Hello{
 		Protocol: Version, Role: RoleWorker, ID: 7, Path: "web", Function: "serve", Name: "web/1", Slot: 1, Generation: 2, Incarnation: 3,
 		Tree: "a digest", Config: []byte{0, 0xff}, ConfigSize: 1 << 20, Drain: 9 * time.Second, OrphanDrain: time.Second, Requests: 1000,
-		Restart: supervisor.Transient, HealthPath: "/healthz", HealthTimeout: 3 * time.Second, Figures: true,
+		Restart: supervisor.Transient, HealthPath: "/healthz", HealthTimeout: 3 * time.Second, Timeouts: Timeouts{Soft: time.Second, Hard: time.Minute}, Figures: true,
 	}),
 	"ready":           of(FrameReady, struct{}{}),
 	"stop":            of(FrameStop, StopRequest{Drain: 9 * time.Second, Idle: time.Second}),

@@ -27,6 +27,7 @@ type Drain struct {
 	count    func(n int) // counts requests
 	gate     Gate
 	served   func(took time.Duration, failed bool) // nil = not measured
+	timed    map[net.Conn]*Timed                   // guarded by mu: of connections that are open; nil = requests are not timed
 	goaway   goaway
 	draining atomic.Bool
 	parking  atomic.Bool // a movable connection goes on elsewhere: its client need not be told
@@ -63,11 +64,16 @@ type httpConn struct {
 // A Gate judges requests before their handler sees them. Its methods may be called by any
 // goroutine; they must not block.
 type Gate interface {
-	// Begin notes a request and returns a number for End, or why the request is refused.
-	Begin(r *http.Request) (n int, refused string)
+	// Begin notes a request and returns a number for End, or why the request is refused. t is nil
+	// without Time.
+	Begin(r *http.Request, t *Timed) (n int, refused string)
 
 	// End is called when the handler has returned, or panicked.
 	End(n int)
+
+	// Extend gives a request d until its first deadline; negative = for ever. It reports whether n
+	// is one.
+	Extend(n int, d time.Duration) bool
 }
 
 // connKey is the context key under which a request finds its connection.
@@ -95,6 +101,7 @@ func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net
 	}
 	s.ConnState = func(c net.Conn, st http.ConnState) {
 		d.note(c, st)
+		d.noteTimed(c, st)
 		if connState != nil {
 			connState(c, st)
 		}
@@ -105,6 +112,9 @@ func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		if connContext != nil {
 			ctx = connContext(ctx, c)
+		}
+		if d.timed != nil {
+			ctx = d.timeConn(ctx, c)
 		}
 		return context.WithValue(ctx, connKey{}, c)
 	}
@@ -188,7 +198,12 @@ func (d *Drain) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 }
 
 func (d *Drain) serve(rw http.ResponseWriter, r *http.Request) {
-	n, refused := d.gate.Begin(r)
+	var t *Timed
+	if d.timed != nil {
+		t, rw, r = d.timedOf(rw, r)
+		defer t.done()
+	}
+	n, refused := d.gate.Begin(r, t)
 	if refused != "" {
 		http.Error(rw, refused, http.StatusServiceUnavailable)
 		return

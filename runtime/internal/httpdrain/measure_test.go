@@ -14,8 +14,9 @@ import (
 // openGate refuses nothing.
 type openGate struct{}
 
-func (openGate) Begin(*http.Request) (n int, refused string) { return 0, "" }
-func (openGate) End(int)                                     {}
+func (openGate) Begin(*http.Request, *Timed) (n int, refused string) { return 0, "" }
+func (openGate) End(int)                                             {}
+func (openGate) Extend(int, time.Duration) bool                      { return false }
 
 // TestMeasure: which requests have failed is known over HTTP/1 and HTTP/2, without an allocation.
 func TestMeasure(t *testing.T) {

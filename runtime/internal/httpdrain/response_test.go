@@ -178,5 +178,7 @@ func TestAnswersOfDrainHTTP2(t *testing.T) {
 // unguarded refuses no request.
 type unguarded struct{}
 
-func (unguarded) Begin(*http.Request) (int, string) { return 0, "" }
-func (unguarded) End(int)                           {}
+func (unguarded) Begin(*http.Request, *httpdrain.Timed) (int, string) { return 0, "" }
+
+func (unguarded) Extend(int, time.Duration) bool { return false }
+func (unguarded) End(int)                        {}

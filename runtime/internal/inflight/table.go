@@ -2,6 +2,7 @@ package inflight
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"hash/fnv"
 	"math/bits"
 	"sync/atomic"
@@ -17,22 +18,30 @@ import (
 //	4   length  u16: of the key
 //	8   began   i64: Unix time in nanoseconds
 //	16  trace   16 bytes: the ID of its trace; zero = none
-//	32  key     up to 224 bytes
+//	32  key     up to 216 bytes
+//	248 due     i64: its first deadline, by Now; 0 = none
 //
 // The memory is touched where slots are used: a page for 16 requests at a time.
 type Table struct {
-	mem  []byte
-	used [slots / 64]atomic.Uint64 // the worker's: a bit for each slot
+	mem   []byte
+	used  [Slots / 64]atomic.Uint64 // the worker's: a bit for each slot
+	clock time.Duration             // the kernel's monotonic clock at began
+	began time.Time
 }
 
 const (
-	slots    = 1024
 	slotSize = 256
+	offBegan = 8
 	offKey   = 32
-	size     = slots * slotSize
+	offDue   = slotSize - 8
+	size     = Slots * slotSize
+	paged    = 4096 / slotSize // slots of a page
+
+	// Slots is how many requests have one at a time.
+	Slots = 1024
 
 	// MaxKey bounds a key, in bytes. A longer one ends in a hash.
-	MaxKey = slotSize - offKey
+	MaxKey = offDue - offKey
 
 	// None is the number of a request that has no slot: beyond 1,024 at a time none is free.
 	None = -1
@@ -44,6 +53,14 @@ type Served struct {
 	Key   string
 	Began time.Time
 	Trace [16]byte
+}
+
+// TraceID returns the ID of its trace in hex; "" = none.
+func (s Served) TraceID() string {
+	if s.Trace == [16]byte{} {
+		return ""
+	}
+	return hex.EncodeToString(s.Trace[:])
 }
 
 // AppendKey appends the key of a request to b, which has room for MaxKey bytes: method and path
@@ -74,8 +91,15 @@ func (t *Table) state(n int) *atomic.Uint32 {
 	return (*atomic.Uint32)(unsafe.Pointer(&t.mem[n*slotSize]))
 }
 
-// Begin notes a request, and returns the number for End.
-func (t *Table) Begin(key []byte, trace [16]byte, began time.Time) int {
+func (t *Table) int64(n, at int) *atomic.Int64 {
+	return (*atomic.Int64)(unsafe.Pointer(&t.mem[n*slotSize+at]))
+}
+
+// Now returns the kernel's monotonic clock, which is the same in all processes.
+func (t *Table) Now() time.Duration { return t.clock + time.Since(t.began) }
+
+// Begin notes a request, which is due at due, and returns the number for End.
+func (t *Table) Begin(key []byte, trace [16]byte, began time.Time, due time.Duration) int {
 	for i := range t.used {
 		for {
 			taken := t.used[i].Load()
@@ -89,8 +113,9 @@ func (t *Table) Begin(key []byte, trace [16]byte, began time.Time) int {
 			n := i*64 + free
 			at := t.mem[n*slotSize:][:slotSize]
 			binary.NativeEndian.PutUint16(at[4:], uint16(copy(at[offKey:], key)))
-			binary.NativeEndian.PutUint64(at[8:], uint64(began.UnixNano()))
 			copy(at[16:offKey], trace[:])
+			t.int64(n, offBegan).Store(began.UnixNano())
+			t.int64(n, offDue).Store(int64(due))
 			t.state(n).Store(1)
 			return n
 		}
@@ -104,6 +129,9 @@ func (t *Table) Key(n int) []byte {
 	return at[offKey:][:min(binary.NativeEndian.Uint16(at[4:]), MaxKey)]
 }
 
+// SetDue changes when a request that has not ended is due; 0 = never.
+func (t *Table) SetDue(n int, due time.Duration) { t.int64(n, offDue).Store(int64(due)) }
+
 // End notes that a request is answered.
 func (t *Table) End(n int) {
 	t.state(n).Store(0)
@@ -113,14 +141,31 @@ func (t *Table) End(n int) {
 // Read returns the requests of a worker that has ended, at most 1,024.
 func (t *Table) Read() []Served {
 	var all []Served
-	for n := range slots {
-		if t.state(n).Load() != 1 {
-			continue
+	for n := range Slots {
+		if r, ok := t.Served(Request{N: n, Began: t.int64(n, offBegan).Load()}); ok {
+			all = append(all, r)
 		}
-		at := t.mem[n*slotSize:][:slotSize]
-		r := Served{Key: string(t.Key(n)), Began: time.Unix(0, int64(binary.NativeEndian.Uint64(at[8:])))}
-		copy(r.Trace[:], at[16:])
-		all = append(all, r)
+	}
+	return all
+}
+
+// Served returns what is known of a request; false if it has ended.
+func (t *Table) Served(q Request) (r Served, ok bool) {
+	r = Served{Key: string(t.Key(q.N)), Began: time.Unix(0, q.Began)}
+	copy(r.Trace[:], t.mem[q.N*slotSize+16:])
+	return r, t.state(q.N).Load() == 1 && t.int64(q.N, offBegan).Load() == q.Began
+}
+
+// InFlight appends the requests of a worker that lives to all. It does not touch pages that were
+// never used: slots are taken from the front.
+func (t *Table) InFlight(all []Request) []Request {
+	for n := range Slots {
+		began := t.int64(n, offBegan).Load()
+		if t.state(n).Load() == 1 {
+			all = append(all, Request{n, began, time.Duration(t.int64(n, offDue).Load())})
+		} else if began == 0 && n%paged == paged-1 {
+			break
+		}
 	}
 	return all
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,7 +38,11 @@ func Open(f *os.File) (*Table, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
-	return &Table{mem: mem}, nil
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return nil, os.NewSyscallError("clock_gettime", err)
+	}
+	return &Table{mem: mem, clock: time.Duration(now.Nano()), began: time.Now()}, nil
 }
 
 // Close releases the memory of the table, which must not be used any more.

@@ -30,7 +30,7 @@ func TestTable(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for range 1000 {
-				n := worker.Begin([]byte("GET /innocent"), [16]byte{}, time.Now())
+				n := worker.Begin([]byte("GET /innocent"), [16]byte{}, time.Now(), 0)
 				if string(worker.Key(n)) != "GET /innocent" {
 					t.Errorf("request %d is %q", n, worker.Key(n))
 				}
@@ -40,20 +40,20 @@ func TestTable(t *testing.T) {
 	}
 	all.Wait()
 	began := time.Unix(5, 6)
-	worker.Begin([]byte("GET /poison"), [16]byte{7}, began)
+	worker.Begin([]byte("GET /poison"), [16]byte{7}, began, 0)
 	got := master.Read()
 	if len(got) != 1 || got[0] != (Served{"GET /poison", began, [16]byte{7}}) {
 		t.Errorf("read %v", got)
 	}
-	for range slots - 1 {
-		if worker.Begin([]byte("x"), [16]byte{}, began) == None {
+	for range Slots - 1 {
+		if worker.Begin([]byte("x"), [16]byte{}, began, 0) == None {
 			t.Fatal("the table is full too early")
 		}
 	}
-	if n := worker.Begin([]byte("x"), [16]byte{}, began); n != None {
+	if n := worker.Begin([]byte("x"), [16]byte{}, began, 0); n != None {
 		t.Errorf("request %d has a slot", n)
 	}
-	for n := range slots { // what a worker may have written
+	for n := range Slots { // what a worker may have written
 		binary.NativeEndian.PutUint16(worker.mem[n*slotSize+4:], 0xffff)
 	}
 	for _, r := range master.Read() {
@@ -64,7 +64,7 @@ func TestTable(t *testing.T) {
 	worker.End(0)
 	allocs := testing.AllocsPerRun(100, func() {
 		var b [MaxKey]byte
-		worker.End(worker.Begin(AppendKey(b[:0], "GET", "/poison"), [16]byte{}, began))
+		worker.End(worker.Begin(AppendKey(b[:0], "GET", "/poison"), [16]byte{}, began, 0))
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations", allocs)

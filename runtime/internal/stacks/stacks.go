@@ -2,6 +2,7 @@
 package stacks
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"runtime"
@@ -17,6 +18,16 @@ const Max = 1 << 20
 func Take() []byte {
 	b := make([]byte, Max)
 	return b[:runtime.Stack(b, true)]
+}
+
+// Of returns the stack of the goroutine with a number; "" if there is none, or not within Max.
+func Of(goroutine int64) string {
+	_, rest, ok := bytes.Cut(append([]byte("\n\n"), Take()...), fmt.Appendf(nil, "\n\ngoroutine %d ", goroutine))
+	if !ok {
+		return ""
+	}
+	stack, _, _ := bytes.Cut(rest, []byte("\n\n"))
+	return fmt.Sprintf("goroutine %d %s", goroutine, stack)
 }
 
 // printing is set while Print prints.

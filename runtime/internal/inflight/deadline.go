@@ -1,0 +1,65 @@
+package inflight
+
+import "time"
+
+// A Request is in flight. Number and beginning together are its identity.
+type Request struct {
+	N     int
+	Began int64         // Unix time in nanoseconds
+	Due   time.Duration // by Table.Now; 0 = no deadline
+}
+
+// Deadlines is the rule of the deadlines of one worker's requests. Time in which the judge itself
+// did not run, because the tree was stopped or the machine is busy, is given to the requests that
+// it finds then.
+type Deadlines struct {
+	grace time.Duration // a request is over this long after it is due
+	every time.Duration // between two looks, at most
+	wake  time.Duration // when it was to look next
+	lost  time.Duration // by which it was late, in all
+	seen  map[int]sight // by number
+}
+
+// sight is a request that was seen.
+type sight struct {
+	began int64
+	lost  time.Duration // before it was seen
+}
+
+// The time between two looks is a tenth of a deadline, within these bounds.
+const (
+	minEvery = 10 * time.Millisecond
+	maxEvery = time.Second
+)
+
+// NewDeadlines returns the rule for requests that are due after first, and over after grace more.
+func NewDeadlines(first, grace time.Duration) *Deadlines {
+	return &Deadlines{grace: grace, every: min(max((first+grace)/10, minEvery), maxEvery), seen: map[int]sight{}}
+}
+
+// Step judges all requests in flight. It returns which are over their deadlines, each time, and
+// when to look again.
+func (d *Deadlines) Step(now time.Duration, all []Request) (over []Request, next time.Duration) {
+	before := d.lost
+	if d.wake != 0 {
+		d.lost += max(0, now-d.wake)
+	}
+	next = now + d.every
+	seen := make(map[int]sight, len(all))
+	for _, r := range all {
+		s, known := d.seen[r.N]
+		if !known || s.began != r.Began {
+			s = sight{r.Began, before}
+		}
+		seen[r.N] = s
+		switch end := r.Due + d.grace + d.lost - s.lost; {
+		case r.Due == 0:
+		case end <= now:
+			over = append(over, r)
+		default:
+			next = min(next, end)
+		}
+	}
+	d.seen, d.wake = seen, next
+	return over, next
+}
