@@ -32,7 +32,7 @@ type story struct {
 
 // stories are all, in the order of the usage text. A new one is a new file, and a line
 // here.
-var stories = []story{hang, leak, crashLoop, reload, badReload, scale, spare, recycle, autoscale, poison, canary}
+var stories = []story{hang, leak, crashLoop, reload, badReload, scale, spare, recycle, autoscale, poison, canary, deadlines}
 
 func main() {
 	var s *story
@@ -111,6 +111,10 @@ func serve(ctx context.Context, w *coppice.Worker) error {
 		fmt.Fprintln(rw, "the database answers")
 	})
 	mux.HandleFunc("/hang", func(http.ResponseWriter, *http.Request) { waitForever() })
+	mux.HandleFunc("/careful", func(rw http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done() // of a query that takes long
+		http.Error(rw, context.Cause(r.Context()).Error(), http.StatusGatewayTimeout)
+	})
 	mux.HandleFunc("/leak", func(http.ResponseWriter, *http.Request) {
 		leaked = append(leaked, []byte(strings.Repeat("x", 64<<20)))
 	})

@@ -256,3 +256,46 @@ var canary = story{
 		return t.until("canary (begins: 1 of 2 slots)", "canary (back: its requests fail", "replaced (roll back)")
 	},
 }
+
+var deadlines = story{
+	"deadlines", "a request takes for ever: its context ends, then its worker is replaced; what runs beside it is answered",
+	func(p *coppice.Pool) {
+		p.RequestTimeout, p.Shutdown = coppice.RequestTimeout{Soft: 200 * time.Millisecond, Hard: time.Second}, 3*time.Second
+	},
+	func(t *teller) error {
+		var served, lost atomic.Int64
+		over := make(chan struct{})
+		var clients sync.WaitGroup
+		for range 4 {
+			clients.Go(func() {
+				for {
+					select {
+					case <-over:
+						return
+					default:
+					}
+					if t.get("/") == http.StatusOK {
+						served.Add(1)
+					} else {
+						lost.Add(1)
+					}
+				}
+			})
+		}
+		t.say("a request looks at its context, and is answered: status %d", t.get("/careful"))
+		t.say("another does not")
+		clients.Go(func() { t.get("/hang") })
+		err := t.until("due (request)", "replaced (recycle)", "drained (recycle)")
+		close(over)
+		clients.Wait()
+		if err != nil {
+			return err
+		}
+		t.say("%v", (<-t.crashes).Reason)
+		t.say("beside it %d requests were served, and %d lost", served.Load(), lost.Load())
+		if lost.Load() > 0 {
+			return errors.New("others were harmed")
+		}
+		return nil
+	},
+}
