@@ -2,12 +2,10 @@ package coppice
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/coppice-go/coppice/actors"
@@ -20,6 +18,10 @@ import (
 type Cluster interface {
 	// HostName returns the name of this host, the same as long as the tree runs.
 	HostName() string
+
+	// NewBoot returns what tells this start of the host from all others, of any host: 1 to 48
+	// lower-case letters and digits. It is called once a start.
+	NewBoot() string
 
 	// Validate returns what is wrong with the configuration, joined.
 	Validate() error
@@ -80,9 +82,6 @@ func hostOf(c Cluster) string {
 	}
 	return c.HostName()
 }
-
-// newBoot returns 60 random bits as 12 characters.
-func newBoot() string { return strings.ToLower(rand.Text()[:12]) }
 
 // operateHosts passes on to the cluster what an operator asks.
 func (rt *Runtime) operateHosts(ctx context.Context, what string, r *http.Request) (any, error) {

@@ -4,6 +4,7 @@ package coppice_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http/httptest"
@@ -28,6 +29,7 @@ import (
 type testCluster struct{ name string }
 
 func (c testCluster) HostName() string { return c.name }
+func (c testCluster) NewBoot() string  { return strings.ToLower(rand.Text()[:12]) }
 
 // Operate says what it was asked.
 func (c testCluster) Operate(_ context.Context, rt *coppice.Runtime, what string, values url.Values, say func(string)) (any, error) {

@@ -167,7 +167,7 @@ func Start(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 	}
 	begun = true
 	if rt.children.host = hostOf(cfg.Hosts); rt.children.host != "" {
-		rt.children.boot = newBoot()
+		rt.children.boot = cfg.Hosts.NewBoot()
 	}
 	if err := rt.takeOver(ctx); err != nil {
 		return nil, err

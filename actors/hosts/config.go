@@ -71,6 +71,10 @@ type TLS struct{ Cert, Key, CA string }
 // HostName returns Name.
 func (c *Config) HostName() string { return c.Name }
 
+// NewBoot returns what tells a start of this host from all others: random, and bound to its name.
+// Package runtime calls it.
+func (c *Config) NewBoot() string { return trunk.NewBoot(c.Name) }
+
 // Validate returns what is wrong, joined.
 func (c *Config) Validate() error {
 	var errs []error

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -141,9 +142,14 @@ func TestFreshQueueEnds(t *testing.T) {
 type loneHost struct{}
 
 func (loneHost) HostName() string { return "a" }
+func (loneHost) NewBoot() string  { return "boota" }
 func (loneHost) Validate() error  { return nil }
 
 func (loneHost) Member() func(context.Context) error { return nil }
+
+func (loneHost) Operate(context.Context, *coppice.Runtime, string, url.Values, func(string)) (any, error) {
+	return nil, coppice.ErrUnsupported
+}
 
 func (loneHost) RunGateway(ctx context.Context, g actors.GatewayProcess) error {
 	g.System().Carry(noLanes{})

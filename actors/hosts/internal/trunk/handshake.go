@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -206,6 +207,8 @@ func (m *Mesh) check(h *hello, p *pair, sure string) (*pair, error) {
 		why = fmt.Sprintf("name %s and boot %s are those of the host itself, or of a copy of it", h.host.Name, h.host.Boot)
 	case sure != "" && sure != h.host.Name:
 		why = fmt.Sprintf("host %s with a certificate of %s", h.host.Name, sure)
+	case sure != "" && !strings.HasPrefix(h.host.Boot, markOf(sure)):
+		why = fmt.Sprintf("%s has the boot %s, which is not of its name", h.host.Name, h.host.Boot)
 	case p != nil && p.name != h.host.Name || h.to != self.Name:
 		why = fmt.Sprintf("%s wanted %s and found %s", h.host.Name, h.to, self.Name)
 	case q == nil || q.address == "":

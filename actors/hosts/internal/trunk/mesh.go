@@ -2,6 +2,9 @@ package trunk
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +20,7 @@ type Host struct {
 	// Name is that of the configuration, and of the certificate.
 	Name string
 
-	// Boot is random, and unlike that of any other start of any host.
+	// Boot is unlike that of any other start of any host. With certificates it is one of NewBoot.
 	Boot string
 
 	// Incarnation counts the gateways of a boot: a later one replaces an earlier one.
@@ -105,6 +108,16 @@ type pair struct {
 	boots   []string      // in Mesh.boots, the latest last
 }
 
+// NewBoot returns the boot of a start of a host: 60 random bits behind 30 that are made of its name.
+// So no host can say the boot of another, whose name its certificate does not have, but for names
+// that have the same 30.
+func NewBoot(host string) string { return markOf(host) + strings.ToLower(rand.Text()[:12]) }
+
+func markOf(host string) string {
+	sum := sha256.Sum256([]byte(host))
+	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))[:6]
+}
+
 // maxBoots bounds the boots of one name that are remembered.
 const maxBoots = 64
 
@@ -156,6 +169,9 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{cfg: cfg, pairs: make(map[string]*pair), boots: make(map[string]string), listeners: make(map[net.Listener]struct{}), number: uint64(time.Now().UnixNano())}
 	if cfg.Files != nil {
+		if !strings.HasPrefix(cfg.Self.Boot, markOf(cfg.Self.Name)) {
+			errs = append(errs, fmt.Errorf("%w: Self.Boot %q is not of %s", ErrConfig, cfg.Self.Boot, cfg.Self.Name))
+		}
 		m.creds = &credentials{files: *cfg.Files, cluster: cfg.Cluster, host: cfg.Self.Name}
 		if _, _, err := m.creds.load(); err != nil {
 			errs = append(errs, err)

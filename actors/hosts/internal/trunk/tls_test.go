@@ -59,7 +59,9 @@ func copyFile(t testing.TB, to string, from ...string) {
 	}
 }
 
-func with(f *trunk.CertFiles) func(*trunk.Config) { return func(c *trunk.Config) { c.Files = f } }
+func with(f *trunk.CertFiles) func(*trunk.Config) {
+	return func(c *trunk.Config) { c.Files, c.Self.Boot = f, trunk.NewBoot(c.Self.Name) }
+}
 
 // TestTLS: hosts with certificates of one CA get a trunk that carries frames.
 func TestTLS(t *testing.T) {
@@ -171,12 +173,46 @@ func TestCertificateAtStart(t *testing.T) {
 		"no file":         {&trunk.CertFiles{Cert: good.Cert, Key: "/nowhere", CA: good.CA}, "/nowhere"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := trunk.New(trunk.Config{Cluster: "shop", Self: trunk.Host{Name: "a", Boot: "x"}, Files: row.files})
+			_, err := trunk.New(trunk.Config{Cluster: "shop", Self: trunk.Host{Name: "a", Boot: trunk.NewBoot("a")}, Files: row.files})
 			if !errors.Is(err, trunk.ErrConfig) || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("%v, want %s", err, row.want)
 			}
 		})
 	}
+}
+
+// TestBootOfOneThatIsNotUp: a host with a certificate of its own says the boot of another one, which
+// has had no trunk yet. It gets none itself, and keeps nobody out.
+func TestBootOfOneThatIsNotUp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ca := newAuthority(t, "shop")
+		n := hoststest.NewNet(1)
+		a, fc := start(t, n, "a", with(ca.files(t, "a"))), ca.files(t, "c")
+		a.SetPeers(peers("a", "b", "c"))
+		boot := trunk.NewBoot("b")
+		cert, err := tls.LoadX509KeyPair(fc.Cert, fc.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := n.Dial(t.Context(), "c", "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := tls.Client(raw, &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true}) //nolint:gosec // it is the liar
+		defer raw.Close()
+		write(t, c, greeting{1, 1, 0, 1, []string{"shop", "c", boot, "a"}}.frame())
+		if h, body := readFrame(t, c); h[4] != 3 || !strings.Contains(string(body), "not of its name") {
+			t.Errorf("c with the boot of b hears %d %q", h[4], body)
+		}
+		b := start(t, n, "b", func(cfg *trunk.Config) { cfg.Files, cfg.Self.Boot = ca.files(t, "b"), boot })
+		b.SetPeers(peers("a", "b"))
+		if got := (<-a.up).Peer(); got.Name != "b" || got.Boot != boot {
+			t.Errorf("a trunk to %v", got)
+		}
+		if _, err := trunk.New(trunk.Config{Cluster: "shop", Self: trunk.Host{Name: "c", Boot: boot}, Files: fc}); !errors.Is(err, trunk.ErrConfig) {
+			t.Errorf("a host with the boot of another: %v", err)
+		}
+	})
 }
 
 // TestRotation: certificates and the CA change while hosts run. Trunks that are up stay; the next
@@ -237,7 +273,7 @@ func overTCP(t testing.TB, secure bool) (hs [2]*host, addresses map[string]strin
 	for i, name := range []string{"a", "b"} {
 		h := &host{name: name, up: make(chan *trunk.Trunk, 10), down: make(chan told, 10), opened: make(chan *trunk.Lane, 10)}
 		cfg := trunk.Config{
-			Cluster: "shop", Self: trunk.Host{Name: name, Boot: "boot" + name},
+			Cluster: "shop", Self: trunk.Host{Name: name, Boot: trunk.NewBoot(name)},
 			Open: func(l *trunk.Lane, info []byte) {
 				if l.Accept(append([]byte("re: "), info...)) == nil {
 					h.opened <- l
