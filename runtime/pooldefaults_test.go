@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime/debug"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,5 +40,22 @@ func TestCrashLoopIsSlowed(t *testing.T) {
 				t.Errorf("a worker that lives for %v was started %d times in %d minutes, want at most %d", life, lives, minutes, most)
 			}
 		})
+	}
+}
+
+// TestFairShare: a pool's workers share nine tenths of the master's memory, and a limit of their
+// own that is less is theirs.
+func TestFairShare(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1000 << 20))
+	fair := Environment{MemoryLimit: FairShare}
+	if got, want := fair.memoryLimit(4), int64(225<<20); got != want {
+		t.Errorf("of four workers each has %d, want %d", got, want)
+	}
+	fair.Resources.MemoryMax = 100 << 20
+	if got, want := fair.memoryLimit(4), int64(90<<20); got != want {
+		t.Errorf("with a MemoryMax it is %d, want %d", got, want)
+	}
+	if got := (Environment{}).memoryLimit(4); got != 0 {
+		t.Errorf("without FairShare it is %d", got)
 	}
 }
