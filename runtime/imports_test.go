@@ -113,6 +113,8 @@ func TestMayImport(t *testing.T) {
 		{"tracing/span.go", module + "/tracing/otlp/otlptest", false},
 		{"tracing/otlp/pipeline.go", otelAPI + "/sdk/trace", true},
 		{"tracing/otlp/pipeline.go", module + "/tracing", true},
+		{"tracing/otlp/pipeline.go", otelAPI + "/exporters/otlp/otlptrace/otlptracegrpc", false},
+		{"tracing/otlp/otlpgrpc/otlpgrpc.go", otelAPI + "/exporters/otlp/otlptrace/otlptracegrpc", true},
 		{"tracing/otlp/pipeline.go", module + "/runtime", false},
 		{"actors/system.go", actorAPI, true},
 		{"actors/system.go", "github.com/asynkron/protoactor-go/remote", false},
@@ -160,6 +162,9 @@ func mayImport(file, p string) bool {
 	}
 	if pkg != "tracing/otlp" && slices.ContainsFunc(sdk, func(s string) bool { return within(p, s) }) {
 		return false
+	}
+	if pkg == "tracing/otlp" && strings.HasSuffix(p, "grpc") && dir != "tracing/otlp/otlpgrpc" {
+		return false // a program that exports by HTTP does not pay for it
 	}
 	return slices.ContainsFunc(arrows[pkg].outside, func(s string) bool {
 		return p == s || s != actorAPI && within(p, s) // of protoactor-go the one package

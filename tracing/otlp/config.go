@@ -7,12 +7,13 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/coppice-go/coppice/tracing"
+	"github.com/coppice-go/coppice/tracing/otlp/internal/clients"
 )
 
 // Config is the set-up by code. For a zero field the environment decides.
 type Config struct {
 	Endpoint    string            // of the collector, as http://localhost:4318; OTEL_EXPORTER_OTLP_ENDPOINT
-	Protocol    string            // http/protobuf or grpc; OTEL_EXPORTER_OTLP_PROTOCOL
+	Protocol    string            // http/protobuf or grpc, which package otlpgrpc has; OTEL_EXPORTER_OTLP_PROTOCOL
 	Headers     map[string]string // of each request from the master to the collector
 	Traces      string            // otlp or none; OTEL_TRACES_EXPORTER
 	Metrics     string            // otlp, prometheus or none; OTEL_METRICS_EXPORTER
@@ -78,14 +79,12 @@ func (c Config) resource() []attribute.KeyValue {
 	return attrs
 }
 
-// exporterOptions returns the endpoint and the headers of c as options of an exporter. path
-// is that of the signal; gRPC has none.
-func exporterOptions[O any](c Config, path string, endpoint func(url string) O, headers func(map[string]string) O) (opts []O) {
+// exporter returns the endpoint and the headers of c for an exporter. path is that of the signal;
+// gRPC has none.
+func (c Config) exporter(path string) clients.Options {
+	o := clients.Options{Headers: c.Headers}
 	if c.Endpoint != "" {
-		opts = append(opts, endpoint(strings.TrimSuffix(c.Endpoint, "/")+path))
+		o.Endpoint = strings.TrimSuffix(c.Endpoint, "/") + path
 	}
-	if c.Headers != nil {
-		opts = append(opts, headers(c.Headers))
-	}
-	return opts
+	return o
 }

@@ -13,7 +13,8 @@
 // or OTEL_TRACES_EXPORTER=otlp, which then means the default endpoint. It is off otherwise,
 // and with OTEL_TRACES_EXPORTER=none or OTEL_SDK_DISABLED=true.
 //
-// OTEL_EXPORTER_OTLP_PROTOCOL (or …_TRACES_PROTOCOL) is http/protobuf, the default, or grpc. All
+// OTEL_EXPORTER_OTLP_PROTOCOL (or …_TRACES_PROTOCOL) is http/protobuf, the default, or grpc, for
+// which the program imports package otlpgrpc too; without it grpc is an error that says so. All
 // other OTEL_EXPORTER_OTLP_* variables (headers, certificates, compression, timeout),
 // OTEL_TRACES_SAMPLER and its argument, the span limits, OTEL_SERVICE_NAME and
 // OTEL_RESOURCE_ATTRIBUTES mean what OpenTelemetry says. Not supported: http/json, other exporters

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"github.com/coppice-go/coppice/tracing/otlp/internal/clients"
 )
 
 // ErrSetting is wrapped by the error of Start for a variable with a value that it cannot use.
@@ -88,14 +90,18 @@ func readSignal(getenv func(string) string, signal string) (on bool, protocol st
 	}
 
 	protocol = protocolHTTP
+	from := "" // the variable that says so
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_" + signal + "_PROTOCOL"} {
 		switch v := getenv(name); v {
 		case "":
 		case protocolHTTP, protocolGRPC:
-			protocol = v
+			protocol, from = v, name
 		default:
 			return false, "", badSetting(name, v, "want http/protobuf or grpc")
 		}
+	}
+	if protocol == protocolGRPC && clients.GRPC == nil {
+		return false, "", badSetting(from, protocol, `the program does not import _ "github.com/coppice-go/coppice/tracing/otlp/otlpgrpc"`)
 	}
 	return true, protocol, nil
 }

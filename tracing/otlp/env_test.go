@@ -4,7 +4,28 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/coppice-go/coppice/tracing/otlp/internal/clients"
+	_ "github.com/coppice-go/coppice/tracing/otlp/otlpgrpc"
 )
+
+// TestGRPCIsNotThere: grpc without package otlpgrpc is an error that names the variable and the import.
+func TestGRPCIsNotThere(t *testing.T) {
+	there := clients.GRPC
+	defer func() { clients.GRPC = there }()
+	clients.GRPC = nil
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"} {
+		_, err := readSettings(func(k string) string {
+			return map[string]string{name: "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}[k]
+		})
+		if !errors.Is(err, ErrSetting) || !strings.Contains(err.Error(), name+`="grpc"`) || !strings.Contains(err.Error(), `import _ "github.com/coppice-go/coppice/tracing/otlp/otlpgrpc"`) {
+			t.Error(err)
+		}
+	}
+	if err := Use(Config{Endpoint: "http://collector:4317", Protocol: "grpc"}); !errors.Is(err, ErrSetting) {
+		t.Error(err)
+	}
+}
 
 func TestReadSettings(t *testing.T) {
 	const endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318"

@@ -12,13 +12,13 @@ import (
 	promclient "github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
 	"go.opentelemetry.io/otel/exporters/prometheus"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/coppice-go/coppice/tracing"
+	"github.com/coppice-go/coppice/tracing/otlp/internal/clients"
 )
 
 // current is the master's pipeline, which PrometheusHandler shows.
@@ -96,9 +96,9 @@ func (m *masterMetrics) update(ctx context.Context) {
 
 func newMetricExporter(ctx context.Context, cfg Config, protocol string) (sdkmetric.Exporter, error) {
 	if protocol == protocolGRPC {
-		return otlpmetricgrpc.New(ctx, exporterOptions(cfg, "", otlpmetricgrpc.WithEndpointURL, otlpmetricgrpc.WithHeaders)...)
+		return clients.GRPC.Metrics(ctx, cfg.exporter(""))
 	}
-	return otlpmetrichttp.New(ctx, exporterOptions(cfg, "/v1/metrics", otlpmetrichttp.WithEndpointURL, otlpmetrichttp.WithHeaders)...)
+	return otlpmetrichttp.New(ctx, clients.Settings(cfg.exporter("/v1/metrics"), otlpmetrichttp.WithEndpointURL, otlpmetrichttp.WithHeaders)...)
 }
 
 // countingExporter counts failed requests and hides them from the SDK: the next request has

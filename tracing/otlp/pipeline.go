@@ -13,7 +13,6 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/propagation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -23,6 +22,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/coppice-go/coppice/tracing"
+	"github.com/coppice-go/coppice/tracing/otlp/internal/clients"
 )
 
 // The bounds of the two queues; the package comment says what happens at them.
@@ -149,9 +149,11 @@ func (p *pipeline) startSpans(ctx context.Context, cfg Config, s settings, proce
 
 // newClient returns a client of the collector. It does not wait for the connection.
 func newClient(ctx context.Context, cfg Config, protocol string) (otlptrace.Client, error) {
-	c := otlptracehttp.NewClient(exporterOptions(cfg, "/v1/traces", otlptracehttp.WithEndpointURL, otlptracehttp.WithHeaders)...)
+	var c otlptrace.Client
 	if protocol == protocolGRPC {
-		c = otlptracegrpc.NewClient(exporterOptions(cfg, "", otlptracegrpc.WithEndpointURL, otlptracegrpc.WithHeaders)...)
+		c = clients.GRPC.Traces(cfg.exporter(""))
+	} else {
+		c = otlptracehttp.NewClient(clients.Settings(cfg.exporter("/v1/traces"), otlptracehttp.WithEndpointURL, otlptracehttp.WithHeaders)...)
 	}
 	if err := c.Start(ctx); err != nil {
 		return nil, fmt.Errorf("tracing/otlp: %w", err)
