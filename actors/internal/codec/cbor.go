@@ -145,10 +145,10 @@ func appendInteger[T integer](b []byte, msg any) ([]byte, error) {
 
 func readInteger[T integer](b []byte) (any, error) {
 	if major, n, endless, rest, ok := readHead(b); ok && !endless && len(rest) == 0 {
-		if v := T(n); major == majorUnsigned && v >= 0 {
+		if v := T(n); major == majorUnsigned && v >= 0 && uint64(v) == n {
 			return v, nil
 		}
-		if v := ^T(n); major == majorNegative && v < 0 {
+		if v := ^T(n); major == majorNegative && v < 0 && uint64(^v) == n {
 			return v, nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ func FuzzMessage(f *testing.F) {
 // What is written and read without the CBOR library is what the library writes and reads.
 func TestShortWaysAreCBOR(t *testing.T) {
 	for _, m := range []any{
-		0, 23, 24, 255, 256, -1, -24, -25, -256, -257, 1 << 16, 1 << 32, math.MaxInt, math.MinInt, int64(math.MaxInt64), int64(math.MinInt64), uint64(0), uint64(math.MaxUint64),
+		0, 23, 24, 255, 256, -1, -24, -25, -256, -257, 1 << 16, int64(1 << 32), math.MaxInt, math.MinInt, int64(math.MaxInt64), int64(math.MinInt64), uint64(0), uint64(math.MaxUint64),
 		"", "x", strings.Repeat("x", 300),
 		[]byte{},
 		[]byte{1},
@@ -73,11 +74,15 @@ func TestShortWaysAreCBOR(t *testing.T) {
 		}
 	}
 	// Beyond the type, or another type: the library's errors.
-	for head, bodies := range map[string][]string{
+	beyond := map[string][]string{
 		"int":    {"\x1b\xff\xff\xff\xff\xff\xff\xff\xff", "\x3b\xff\xff\xff\xff\xff\xff\xff\xff", "\x41x", "\x61x", "\x01\x01", "\x18"},
 		"int64":  {"\x1b\x80\x00\x00\x00\x00\x00\x00\x00", "\x3b\x80\x00\x00\x00\x00\x00\x00\x00"},
 		"uint64": {"\x20", "\x3b\xff\xff\xff\xff\xff\xff\xff\xff"},
-	} {
+	}
+	if strconv.IntSize == 32 {
+		beyond["int"] = append(beyond["int"], "\x1a\x80\x00\x00\x00", "\x1b\x00\x00\x00\x01\x00\x00\x00\x05", "\x3b\x00\x00\x00\x01\x00\x00\x00\x05")
+	}
+	for head, bodies := range beyond {
 		for _, body := range bodies {
 			b := append(wire.AppendString([]byte{codecCBOR}, head), body...)
 			if got, err := new(MessageReader).Read(b); err == nil {
