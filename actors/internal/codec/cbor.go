@@ -80,8 +80,6 @@ func readHead(b []byte) (major byte, n uint64, endless bool, rest []byte, ok boo
 	switch {
 	case n < 24:
 		return major, n, false, b, true
-	case n == 24 && len(b) > 0:
-		return major, uint64(b[0]), false, b[1:], true
 	case n <= 27 && len(b) >= 1<<(n-24):
 		size := 1 << (n - 24)
 		var v [8]byte
@@ -95,6 +93,9 @@ func readHead(b []byte) (major byte, n uint64, endless bool, rest []byte, ok boo
 
 // readString returns the bytes of a string of a definite length, if b is that and no more.
 func readString(b []byte, want byte) ([]byte, bool) {
+	if len(b) > 1 && b[0] == want|24 && int(b[1]) == len(b)-2 { // 24 to 255 bytes
+		return b[2:], true
+	}
 	major, n, endless, rest, ok := readHead(b)
 	return rest, ok && major == want && !endless && n == uint64(len(rest))
 }
@@ -109,7 +110,9 @@ func appendBytes(b []byte, msg any) ([]byte, error) {
 
 func readBytes(b []byte) (any, error) {
 	if v, ok := readString(b, majorBytes); ok {
-		return append(make([]byte, 0, len(v)), v...), nil
+		c := make([]byte, len(v))
+		copy(c, v) // the two lines are one call to the compiler, which does not clear c
+		return c, nil
 	}
 	var v []byte
 	err := decoding.Unmarshal(b, &v)
