@@ -207,7 +207,7 @@ func (fr *frameReader) onUser(p *peer, f *fdipc.Frame, r *wire.Reader, target *a
 		fr.router.undeliverable(target, nil, sender, err)
 		return
 	}
-	header = putTrace(header, f.Trace)
+	header = putTrace(header, &f.Trace)
 	var m any = msg
 	if sender != nil || header != nil {
 		m = &actor.MessageEnvelope{Header: header, Message: msg, Sender: sender}

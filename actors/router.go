@@ -24,7 +24,12 @@ func (r *router) send(ctx, wait context.Context, pid *actor.PID, msg any) error 
 		r.undeliverable(pid, msg, nil, ErrClosed)
 		return ErrClosed
 	}
-	err := r.deliver(wait, pid, outgoing{message: msg, header: traceHeader(ctx)})
+	var err error
+	if h := traceHeader(ctx); h == nil && pid != nil && r.isLocal(pid) {
+		err = r.deliverLocal(wait, pid, msg)
+	} else {
+		err = r.deliver(wait, pid, outgoing{message: msg, header: h})
+	}
 	switch {
 	case err == nil:
 	case wait == atOnce && (errors.Is(err, context.Canceled) || errors.Is(err, ErrBusy)):

@@ -324,7 +324,8 @@ func (s *System) message(fs *frameState) (message any, err error) {
 	if e.Message, err = types.Read(r.B); err != nil {
 		return e, err
 	}
-	if header = putTrace(header, fs.trace()); header == nil && e.Sender == nil {
+	trace := fs.trace()
+	if header = putTrace(header, &trace); header == nil && e.Sender == nil {
 		return e.Message, nil
 	}
 	e.Header = header

@@ -60,11 +60,11 @@ func takeTrace(h map[string]string) fdipc.TraceContext {
 }
 
 // putTrace puts a frame's trace context into the header.
-func putTrace(h map[string]string, t fdipc.TraceContext) map[string]string {
+func putTrace(h map[string]string, t *fdipc.TraceContext) map[string]string {
 	if [16]byte(t[:16]) == [16]byte{} && [10]byte(t[16:]) == [10]byte{} { // all 26 at once would be a call
 		return h
 	}
-	sc := tracing.Decode(t)
+	sc := tracing.Decode(*t)
 	if !sc.IsValid() {
 		return h
 	}

@@ -9,7 +9,7 @@ import (
 
 const (
 	chunkLen = 64
-	stampLen = 16 // messages that share a time of arrival
+	stampLen = 16 // messages that share a time of arrival, where no chunk waits before theirs
 )
 
 // Chunk is a piece of a queue. A slot is written once, under the queue's lock, before n says so;
@@ -81,8 +81,12 @@ func (q *MessageQueue) Push(v any) {
 		q.last = c
 	}
 	n := c.n.Load()
-	if n%stampLen == 0 {
+	switch {
+	case n%stampLen > 0:
+	case n == 0 || q.first == c:
 		c.came[n/stampLen].Store(int64(time.Since(epoch)))
+	default: // a chunk waits before this one: the clock costs more than it tells
+		c.came[n/stampLen].Store(c.came[0].Load())
 	}
 	c.items[n] = v
 	c.n.Store(n + 1)

@@ -68,3 +68,21 @@ func TestQueueGivesEachMessageOnce(t *testing.T) {
 		t.Fatalf("left: %+v", q)
 	}
 }
+
+// The clock is read for each stretch of the chunk that the actor takes from, and once for one that
+// waits behind it.
+func TestClockIsReadOncePerWaitingChunk(t *testing.T) {
+	var q MessageQueue
+	const mark = -1
+	for n := range 2 * chunkLen {
+		q.Push(n)
+		if n%chunkLen == 0 {
+			q.last.came[0].Store(mark)
+		}
+	}
+	for i := 1; i < chunkLen/stampLen; i++ {
+		if q.first.came[i].Load() == mark || q.last.came[i].Load() != mark {
+			t.Errorf("stretch %d: %d, and %d in the chunk behind", i, q.first.came[i].Load(), q.last.came[i].Load())
+		}
+	}
+}
