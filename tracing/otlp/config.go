@@ -81,10 +81,10 @@ func (c Config) resource() []attribute.KeyValue {
 
 // exporter returns the endpoint and the headers of c for an exporter. path is that of the signal;
 // gRPC has none.
-func (c Config) exporter(path string) clients.Options {
-	o := clients.Options{Headers: c.Headers}
+func (c Config) exporter(path string) clients.Destination {
+	to := clients.Destination{Headers: c.Headers}
 	if c.Endpoint != "" {
-		o.Endpoint = strings.TrimSuffix(c.Endpoint, "/") + path
+		to.Endpoint = strings.TrimSuffix(c.Endpoint, "/") + path
 	}
-	return o
+	return to
 }

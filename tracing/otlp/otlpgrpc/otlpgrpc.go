@@ -20,11 +20,11 @@ import (
 
 func init() {
 	clients.GRPC = &clients.Maker{
-		Traces: func(o clients.Options) otlptrace.Client {
-			return otlptracegrpc.NewClient(clients.Settings(o, otlptracegrpc.WithEndpointURL, otlptracegrpc.WithHeaders)...)
+		Traces: func(to clients.Destination) otlptrace.Client {
+			return otlptracegrpc.NewClient(clients.Settings(to, otlptracegrpc.WithEndpointURL, otlptracegrpc.WithHeaders)...)
 		},
-		Metrics: func(ctx context.Context, o clients.Options) (sdkmetric.Exporter, error) {
-			return otlpmetricgrpc.New(ctx, clients.Settings(o, otlpmetricgrpc.WithEndpointURL, otlpmetricgrpc.WithHeaders)...)
+		Metrics: func(ctx context.Context, to clients.Destination) (sdkmetric.Exporter, error) {
+			return otlpmetricgrpc.New(ctx, clients.Settings(to, otlpmetricgrpc.WithEndpointURL, otlpmetricgrpc.WithHeaders)...)
 		},
 	}
 }
