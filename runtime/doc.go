@@ -71,7 +71,7 @@
 // of a TLS server name, of a cookie, or with the same beginning. The listener process looks at the
 // beginning, and the worker still reads every byte. Behind a load balancer that writes a PROXY
 // header, the worker removes the header with a listener around the one that it was given:
-// examples/proxy.
+// examples/gateway.
 //
 // [SocketOptions] of a listener apply to the connections that workers accept, under each policy.
 //

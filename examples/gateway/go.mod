@@ -1,8 +1,9 @@
-module github.com/coppice-go/coppice/examples/proxy
+module github.com/coppice-go/coppice/examples/gateway
 
 go 1.26.0
 
 require (
+	github.com/coder/websocket v1.8.15
 	github.com/coppice-go/coppice v0.0.0
 	github.com/pires/go-proxyproto v0.15.0
 )

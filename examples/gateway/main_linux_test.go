@@ -18,6 +18,7 @@ import (
 
 	"github.com/pires/go-proxyproto"
 
+	"github.com/coppice-go/coppice/examples/examplestest"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 
 func start(t *testing.T, args ...string) (p *runtimetest.Program, addr string) {
 	t.Helper()
-	p = runtimetest.Start(t, nil, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
+	p = runtimetest.Start(t, nil, append([]string{"-addr", "127.0.0.1:0", "-tls", "127.0.0.1:0"}, args...)...)
 	return p, p.Await(`^http://([^/]+)/`)[1]
 }
 
@@ -38,14 +39,14 @@ func end(t *testing.T, p *runtimetest.Program) {
 	}
 }
 
-// client is a connection as a balancer makes it, on behalf of source.
-type client struct {
+// peer is a connection as a balancer makes it, on behalf of source.
+type peer struct {
 	t *testing.T
 	net.Conn
 	r *bufio.Reader
 }
 
-func dial(t *testing.T, addr string) *client {
+func dial(t *testing.T, addr string) *peer {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -53,11 +54,11 @@ func dial(t *testing.T, addr string) *client {
 	}
 	t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(runtimetest.Patience))
-	return &client{t, c, bufio.NewReader(c)}
+	return &peer{t, c, bufio.NewReader(c)}
 }
 
-// header is written by the library, not by us.
-func header(t *testing.T, version byte, source string, tlvs ...proxyproto.TLV) []byte {
+// proxyHeader is written by the library, not by us.
+func proxyHeader(t *testing.T, version byte, source string, tlvs ...proxyproto.TLV) []byte {
 	t.Helper()
 	from, err := net.ResolveTCPAddr("tcp", source)
 	if err != nil {
@@ -81,7 +82,7 @@ func header(t *testing.T, version byte, source string, tlvs ...proxyproto.TLV) [
 }
 
 // get asks for a page on the connection, and says whether it is the last answer there.
-func (c *client) get(path string) (body string, closes bool) {
+func (c *peer) get(path string) (body string, closes bool) {
 	c.t.Helper()
 	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path); err != nil {
 		c.t.Fatal(err)
@@ -95,6 +96,13 @@ func (c *client) get(path string) (body string, closes bool) {
 		c.t.Fatal(err)
 	}
 	return string(b), resp.Close
+}
+
+// TestChaos: a client of HTTPS is served by the certificate of the name that it asked for, and its
+// address is known behind the gateway; a kill fails at most the requests under way, and a reload
+// none; websockets last until their worker has gone.
+func TestChaos(t *testing.T) {
+	examplestest.Chaos(t, "-addr", "127.0.0.1:0", "-tls", "127.0.0.1:0", "-shutdown", "3s")
 }
 
 // TestClients: handlers see the client's address, by either version of the header; one client has
@@ -111,7 +119,7 @@ func TestClients(t *testing.T) {
 		}
 		home := ""
 		for port, h := range [][]byte{
-			header(t, 1, host+":1000"), header(t, 2, host+":1001"), header(t, 2, host+":1002", tlv),
+			proxyHeader(t, 1, host+":1000"), proxyHeader(t, 2, host+":1001"), proxyHeader(t, 2, host+":1002", tlv),
 		} {
 			c := dial(t, addr)
 			_, _ = c.Write(h[:9]) // in two segments
@@ -144,7 +152,7 @@ func TestClients(t *testing.T) {
 func TestHostile(t *testing.T) {
 	p, addr := start(t, "-header", "300ms")
 	const get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-	var silent []*client
+	var silent []*peer
 	for _, s := range []string{"", "PRO", "PROXY TCP4 192.0.2.1", "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0"} {
 		c := dial(t, addr)
 		_, _ = io.WriteString(c, s)
@@ -172,7 +180,7 @@ func TestHostile(t *testing.T) {
 		}
 	}
 	c := dial(t, addr)
-	_, _ = c.Write(header(t, 2, "192.0.2.1:1"))
+	_, _ = c.Write(proxyHeader(t, 2, "192.0.2.1:1"))
 	if body, _ := c.get("/"); !strings.HasSuffix(body, " serves 192.0.2.1:1\n") {
 		t.Errorf("got %q", body)
 	}
@@ -188,7 +196,7 @@ func TestHostile(t *testing.T) {
 func TestNotTrusted(t *testing.T) {
 	p, addr := start(t, "-trust", "10.0.0.0/8")
 	c := dial(t, addr)
-	_, _ = c.Write(header(t, 1, "192.0.2.1:1"))
+	_, _ = c.Write(proxyHeader(t, 1, "192.0.2.1:1"))
 	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	if b, _ := io.ReadAll(c); strings.Contains(string(b), "192.0.2.1") {
 		t.Errorf("got %q", b)
@@ -279,12 +287,12 @@ func TestReloads(t *testing.T) {
 // TestDrain: what is being answered when the program is asked to end is answered. Connections are
 // counted through the wrapper, as they come and go.
 func TestDrain(t *testing.T) {
-	p, addr := start(t)
+	p, addr := start(t, "-shutdown", "4s")
 	const all, ended = 6, 4
-	var conns []*client
+	var conns []*peer
 	for i := range all {
 		c := dial(t, addr)
-		_, _ = c.Write(header(t, 1, fmt.Sprintf("192.0.2.%d:1", i)))
+		_, _ = c.Write(proxyHeader(t, 1, fmt.Sprintf("192.0.2.%d:1", i)))
 		c.get("/")
 		conns = append(conns, c)
 	}
@@ -292,7 +300,7 @@ func TestDrain(t *testing.T) {
 		return func() bool { // by a connection of its own, for counts are told when connections come
 			c := dial(t, addr)
 			defer c.Close()
-			_, _ = c.Write(header(t, 2, "192.0.2.99:1"))
+			_, _ = c.Write(proxyHeader(t, 2, "192.0.2.99:1"))
 			body, _ := c.get("/counts")
 			n := -1
 			_, _ = fmt.Sscanf(body, "open %d ", &n)
