@@ -2,7 +2,10 @@ package coppice
 
 import (
 	"cmp"
+	"context"
 	"errors"
+	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/canary"
@@ -45,6 +48,28 @@ type Canary struct {
 	// Memory is by how many bytes a worker may grow more than one of the old generation in the same
 	// time; zero = memory is not judged. A fresh worker grows for a while.
 	Memory int64
+
+	// Judge, if set, is what the program itself finds, besides the rule: an error means that
+	// generation after is worse than before, and why. It is called in the master at each heartbeat,
+	// while both serve and within Watch, on the goroutine that judges, which waits for it; ctx ends
+	// with the judgement. A panic in it is an error.
+	Judge func(ctx context.Context, before, after int) error
+}
+
+// isZero reports whether nothing is set.
+func (a Canary) isZero() bool { return reflect.ValueOf(a).IsZero() }
+
+// worse returns what Judge finds.
+func (a Canary) worse(ctx context.Context, before, after int) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	if a.Judge == nil {
+		return nil
+	}
+	return a.Judge(ctx, before, after)
 }
 
 // Errors of a canary.
@@ -76,7 +101,7 @@ func (a Canary) validate(bad reportInvalid, path string, p Pool) {
 	switch {
 	case a.Slots < 0:
 		bad(path, "Canary.Slots", a.Slots, "is negative")
-	case a.Slots == 0 && a != Canary{}:
+	case a.Slots == 0 && !a.isZero():
 		bad(path, "Canary.Slots", a.Slots, "is missing: the other fields need it")
 	case a.Slots > 0 && p.Size > 0 && a.Slots >= p.Size:
 		bad(path, "Canary.Slots", a.Slots, "leaves no slot to compare with")

@@ -29,7 +29,25 @@ func init() {
 	}
 	trees["canary"] = canaries(time.Second, coppice.Canary{Memory: 16 << 20})
 	trees["canary, no sample"] = canaries(100*time.Millisecond, coppice.Canary{})
+	trees["canary, own verdict"] = canaries(time.Hour, coppice.Canary{Judge: judgeOwn})
 	trees["canary, watched"] = canaries(100*time.Millisecond, coppice.Canary{Requests: 50, Slower: 1000, Watch: time.Hour})
+}
+
+// ownVerdict is what Canary.Judge is to find once, and ownJudged the generations that it was asked
+// about.
+var (
+	ownVerdict = make(chan func() error, 1)
+	ownJudged  = make(chan [2]int, 1)
+)
+
+func judgeOwn(_ context.Context, before, after int) error {
+	select {
+	case f := <-ownVerdict:
+		ownJudged <- [2]int{before, after}
+		return f()
+	default:
+		return nil
+	}
 }
 
 // judged serves as its configuration orders: badly in many ways.
@@ -214,6 +232,24 @@ func TestCanaryHeld(t *testing.T) {
 			t.Errorf("it is still judged:\n%v", p.Snapshot())
 		}
 	})
+}
+
+// TestCanaryJudge: what the program itself finds worse goes back, in its own words; a panic of it is
+// no verdict for the new generation.
+func TestCanaryJudge(t *testing.T) {
+	setOrder("serve")
+	p := startTree(t, "canary, own verdict")
+	for i, f := range []func() error{func() error { return errors.New("too few orders") }, func() error { panic("no database") }} {
+		ownVerdict <- f
+		err := p.Reload(t.Context())
+		want := []string{"the program finds it worse: too few orders: ", "the program finds it worse: panic: no database: "}[i]
+		if !errors.Is(err, coppice.ErrWorse) || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v", err)
+		}
+		if g := <-ownJudged; g[0] != 1 || g[1] <= 1 {
+			t.Errorf("generations %v", g)
+		}
+	}
 }
 
 // TestCanaryWatch: a generation that becomes worse after the reload is over is found, and the tree

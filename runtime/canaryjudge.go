@@ -73,6 +73,9 @@ func (c *poolDriver) judge(ctx context.Context, about string, from, to int, cfg 
 		}
 		before, after := sample()
 		v := rule.Step(time.Since(began), before, after)
+		if err := c.pool.Canary.worse(ctx, from, to); err != nil && order == nil {
+			v.Course, v.Why = canary.Back, fmt.Sprintf("the program finds it worse: %v: %s", err, v.Why)
+		}
 		if order != nil {
 			v.Course, v.Why = canary.Back, "as an operator asked: "+v.Why
 			if *order {

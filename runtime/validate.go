@@ -186,7 +186,7 @@ func (p Pool) validateProgram(bad reportInvalid, path string) {
 	check("stands beside Command", field{"Worker", p.Worker != nil}, field{"Function", p.Function != ""}, field{"Prepare", p.Prepare != nil})
 	check("is of a worker function, which a Command has not", field{"Isolation", p.Isolation != ProcessIsolation},
 		field{"Recycle.Requests", p.Recycle.Requests != 0}, field{"Liveness.Path", p.Liveness.Path != ""}, field{"Liveness.Check", p.Liveness.Check != nil},
-		field{"Autoscale", p.Autoscale != Autoscale{}}, field{"Canary", p.Canary != Canary{}}, field{"Listen", !reflect.ValueOf(p.Listen).IsZero()})
+		field{"Autoscale", p.Autoscale != Autoscale{}}, field{"Canary", !p.Canary.isZero()}, field{"Listen", !reflect.ValueOf(p.Listen).IsZero()})
 	check("needs Ready.Notify: a program says WATCHDOG=1 on its NOTIFY_SOCKET", field{"Liveness.Timeout", p.Liveness.Timeout != 0 && !p.Ready.Notify})
 }
 
