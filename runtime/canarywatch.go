@@ -56,7 +56,7 @@ func (rt *Runtime) watchReload(kept *generation, to int) {
 		defer kept.release()
 		all.Wait()
 		if err := context.Cause(ctx); err != nil && errors.Is(err, ErrWorse) {
-			rt.goBack(kept, to, err)
+			_ = rt.goBack(context.Background(), kept, to, err) // the log and the events tell its end
 		}
 		end(nil)
 	}()
@@ -71,18 +71,22 @@ func (rt *Runtime) stopWatch() {
 
 // goBack brings the program and the configuration of a generation to the workers again, as a new
 // generation, unless that of now is not to any more.
-func (rt *Runtime) goBack(kept *generation, to int, why error) {
+func (rt *Runtime) goBack(ctx context.Context, kept *generation, to int, why error) error {
 	select {
 	case rt.reload <- struct{}{}:
 		defer func() { <-rt.reload }()
+	case <-ctx.Done():
+		return fmt.Errorf("coppice: go back: another reload is under way: %w", context.Cause(ctx))
 	case <-rt.ended:
-		return
+		return fmt.Errorf("coppice: go back: %w", ErrStopping)
 	}
-	if rt.generations.now() != to || rt.ending() {
-		return // another reload was faster
+	if now := rt.generations.now(); now != to || rt.ending() {
+		return fmt.Errorf("coppice: go back from generation %d: generation %d is there: another reload was faster", to, now)
 	}
+	rt.stopWatch()
 	rt.log.Error("the tree goes back to the program of the generation before", "generation", to, "back to", kept.number, "err", why)
 	began, again := time.Now(), rt.generations.again(kept).number
-	err := rt.reloadTo(context.Background(), again, fmt.Sprintf("of generation %d", kept.number), nil, false)
+	err := rt.reloadTo(ctx, again, fmt.Sprintf("of generation %d", kept.number), nil, false)
 	rt.tellReloaded(began, again, err)
+	return err
 }

@@ -37,6 +37,10 @@ type Cluster interface {
 	// it has none. It is called in a process of its own, which runs no other code of the user.
 	Member() func(ctx context.Context) error
 
+	// Begin is called in the master before its first child starts, once more in the program of an
+	// upgrade.
+	Begin(ctx context.Context, rt *Runtime) error
+
 	// Operate does in the master what an operator asks of the control endpoint: GET /v1/hosts with
 	// what empty, which is answered with the result as JSON and changes nothing, and POST
 	// /v1/hosts/WHAT?VALUES, of which say tells the operator how it goes on, a line a call. An

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -30,6 +31,11 @@ type testCluster struct{ name string }
 
 func (c testCluster) HostName() string { return c.name }
 func (c testCluster) NewBoot() string  { return strings.ToLower(rand.Text()[:12]) }
+
+func (testCluster) Begin(_ context.Context, rt *coppice.Runtime) error {
+	fmt.Println("begun at", rt.System().Address())
+	return nil
+}
 
 // Operate says what it was asked.
 func (c testCluster) Operate(_ context.Context, rt *coppice.Runtime, what string, values url.Values, say func(string)) (any, error) {
@@ -147,6 +153,11 @@ func TestGatewayOfATree(t *testing.T) {
 	}
 	if again := ask(); again[0] != who[0] || again[3] != "1" {
 		t.Errorf("after a reload the gateway is %v, before %v", again, who)
+	}
+	if c, err := net.Dial("tcp", who[2]); err != nil {
+		t.Errorf("after a reload the gateway does not listen: %v", err)
+	} else {
+		c.Close()
 	}
 	if err := p.Scale(t.Context(), "", 2); err != nil { // the first pool, which is not the gateway's
 		t.Fatal(err)

@@ -50,13 +50,29 @@ import (
 // The end of ctx ends the reload in the same way. A reload waits for another that is under way.
 // When the tree is about to end, the error wraps [ErrStopping].
 func (rt *Runtime) Reload(ctx context.Context) (err error) {
+	held, err := rt.ReloadHeld(ctx)
+	held.Keep()
+	return err
+}
+
+// A HeldReload is a reload that can be taken back.
+type HeldReload struct {
+	Generation int // that it has brought
+
+	rt     *Runtime
+	before *generation // nil: it is kept, or was taken back
+}
+
+// ReloadHeld is Reload, and keeps the program and the configuration of before until the caller
+// calls Keep or Back, each of which ends that. On an error there is nothing to keep.
+func (rt *Runtime) ReloadHeld(ctx context.Context) (_ *HeldReload, err error) {
 	select {
 	case rt.reload <- struct{}{}:
 		defer func() { <-rt.reload }()
 	case <-ctx.Done():
-		return fmt.Errorf("coppice: reload: another one is under way: %w", ctx.Err())
+		return nil, fmt.Errorf("coppice: reload: another one is under way: %w", ctx.Err())
 	case <-rt.ended:
-		return fmt.Errorf("coppice: reload: %w", ErrStopping)
+		return nil, fmt.Errorf("coppice: reload: %w", ErrStopping)
 	}
 	reloaded := rt.manager.Load().reloading()
 	began, generation := time.Now(), 0 // until it has one
@@ -66,30 +82,51 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	}()
 	config, err := rt.cfg.load(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	program, err := started.Program()
 	if err != nil {
-		return fmt.Errorf("coppice: reload: %w", err)
+		return nil, fmt.Errorf("coppice: reload: %w", err)
 	}
 	exe, err := executableAt(ctx, program)
 	if err != nil {
-		return fmt.Errorf("coppice: reload: %w", err)
+		return nil, fmt.Errorf("coppice: reload: %w", err)
 	}
 	if rt.ending() {
 		_ = exe.Close() // a file that was only read
-		return fmt.Errorf("coppice: reload: %w", ErrStopping)
+		return nil, fmt.Errorf("coppice: reload: %w", ErrStopping)
 	}
 	rt.stopWatch()
 	before := rt.generations.use(rt.generations.now())
 	generation = rt.generations.prepare(exe, config).number
 	if err := rt.reloadTo(ctx, generation, program, nil, true); err != nil {
 		before.release()
-		return err
+		return nil, err
 	}
+	held := &HeldReload{generation, rt, before.hold()}
 	rt.watchReload(before, generation)
-	return nil
+	return held, nil
 }
+
+// Keep gives up what was before the reload.
+func (h *HeldReload) Keep() {
+	if h != nil && h.before != nil {
+		h.before.release()
+		h.before = nil
+	}
+}
+
+// Back brings the program and the configuration of before to the workers again, by another reload,
+// and returns its error. If another reload has come since, it is an error and changes nothing.
+func (h *HeldReload) Back(ctx context.Context) error {
+	if h.before == nil {
+		return errors.New("coppice: go back: what was before is not kept")
+	}
+	defer h.Keep()
+	return h.rt.goBack(ctx, h.before, h.Generation, errTakenBack)
+}
+
+var errTakenBack = errors.New("the reload is taken back")
 
 // tellReloaded tells the end of a reload, after what led to it.
 func (rt *Runtime) tellReloaded(began time.Time, generation int, err error) {
@@ -126,7 +163,9 @@ func (rt *Runtime) reloadTo(ctx context.Context, to int, program string, under *
 		}
 	}
 	for _, c := range rt.pools.list() {
-		rt.sockets.Sweep(c.path, to)
+		if !c.pool.ofHost { // it has not been asked for its sockets anew
+			rt.sockets.Sweep(c.path, to)
+		}
 	}
 	for _, c := range sizes {
 		err = errors.Join(err, rt.resize(ctx, c))

@@ -641,5 +641,8 @@ func (rt *Runtime) ownActors(ctx context.Context) error {
 		return err
 	}
 	_, err := rt.system.Spawn(ctx, tickets.Name, func() actor.Actor { return tickets.NewActor(rt.children.poolOf) })
+	if err == nil && rt.cfg.Hosts != nil {
+		err = rt.cfg.Hosts.Begin(ctx, rt)
+	}
 	return err
 }
