@@ -45,6 +45,12 @@ type HostInfo struct {
 	// many names of the cluster its processes hold: as the watch has shown them.
 	Session bool `json:"session,omitempty"`
 	Names   int  `json:"names,omitempty"`
+
+	// Of a Snapshot: Tree is what the host has said of itself at Asked, the last time that it has
+	// answered; nil: never since this program began. Silent is why it has not answered now.
+	Tree   *TreeInfo `json:"tree,omitempty"`
+	Asked  time.Time `json:"asked,omitzero"`
+	Silent string    `json:"silent,omitempty"`
 }
 
 // Members is what one host knows of all.
@@ -221,7 +227,16 @@ func (d *registrar) count(sessions map[string]bool, held map[string]int) (unavai
 func (c *Config) Operate(ctx context.Context, rt *coppice.Runtime, what string, values url.Values, say func(string)) (any, error) {
 	switch what {
 	case "": // changes nothing
-		return AskMembers(ctx, rt.System())
+		return Snapshot(ctx, rt.System())
+	case "reload":
+		r := Reload{Hosts: values["host"]}
+		if s := values.Get("settle"); s != "" {
+			var err error
+			if r.Settle, err = time.ParseDuration(s); err != nil {
+				return nil, fmt.Errorf("hosts: reload: settle: %w", err)
+			}
+		}
+		return nil, c.Reload(ctx, r, say)
 	}
 	return nil, fmt.Errorf("hosts: %q: %w", what, coppice.ErrUnsupported)
 }

@@ -39,6 +39,10 @@ func TestMain(m *testing.M) { runtimetest.Main(m, program) }
 
 // program is a host. On b a worker has an actor, which one on a asks and watches.
 func program() {
+	if os.Getenv(opsVar) != "" {
+		operatedProgram()
+		return
+	}
 	if os.Getenv(groupVar) != "" {
 		groupProgram()
 		return

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +17,33 @@ type hostRow struct {
 	Why                        string
 	Seat, Session              bool
 	Names                      int
+	Silent                     string
+	Asked                      *time.Time
+	Tree                       *struct {
+		Pools []struct {
+			Path                   string
+			Workers, Ready, Failed int
+			Generations            []int
+		}
+	}
+}
+
+// pools shows the pools of a host, but those of the cluster itself as long as they are well.
+func (h *hostRow) pools() (s string) {
+	if h.Tree == nil {
+		return ""
+	}
+	for _, p := range h.Tree.Pools {
+		if (p.Path == "gateway" || p.Path == "member") && p.Ready == p.Workers {
+			continue
+		}
+		s += fmt.Sprintf("%s %d/%d", p.Path, p.Ready, p.Workers)
+		for i, g := range p.Generations {
+			s += []string{" g", "+"}[min(i, 1)] + fmt.Sprint(g)
+		}
+		s += ", "
+	}
+	return strings.TrimSuffix(s, ", ")
 }
 
 type hostsAnswer struct {
@@ -32,6 +61,11 @@ func (c *command) hostsCommands(root *cobra.Command) {
 	c.add(hosts, "members", "List the hosts as this one knows them", cobra.NoArgs, func(ctx context.Context, t *tree, _ []string) error {
 		return show(c, ctx, t, "hosts", nil, func(a hostsAnswer) []string { return members(c.view(), a) })
 	})
+	settle := 10 * time.Second
+	reload := c.add(hosts, "reload [HOST…]", "Reload all hosts, or some, one after the other, this one last; when one fails all go back", cobra.ArbitraryArgs, func(ctx context.Context, t *tree, args []string) error {
+		return c.write(ctx, t, "hosts/reload", url.Values{"host": args, "settle": {settle.String()}})
+	})
+	reload.Flags().DurationVar(&settle, "settle", settle, "how long each has to stay well before the next one's turn")
 }
 
 // members shows the hosts of a cluster.
@@ -56,9 +90,16 @@ func members(v view, a hostsAnswer) []string {
 		if h.Seat {
 			seat = "seat"
 		}
-		rows = append(rows, row(h.Name, h.Boot, h.Address, state, ago(v.now, h.Since), session, seat, names, h.Why))
+		why := h.Why
+		if h.State == "up" && h.Silent != "" {
+			state, why = cell{"silent", red}, h.Silent
+		}
+		if h.Silent != "" && h.Asked != nil {
+			why = strings.TrimPrefix(why+"; its pools are as "+ago(v.now, h.Asked)+" ago", "; ")
+		}
+		rows = append(rows, row(h.Name, h.Boot, h.Address, state, ago(v.now, h.Since), session, seat, names, h.pools(), why))
 	}
-	lines := table([]column{{"HOST", false, 0}, {"BOOT", false, 2}, {"ADDRESS", false, 1}, {"STATE", false, 0}, {"FOR", true, 0}, {"SESSION", false, 0}, {"SEAT", false, 3}, {"NAMES", true, 4}, {"", false, 0}}, rows, v.width, v.colors)
+	lines := table([]column{{"HOST", false, 0}, {"BOOT", false, 2}, {"ADDRESS", false, 1}, {"STATE", false, 0}, {"FOR", true, 0}, {"SESSION", false, 0}, {"SEAT", false, 3}, {"NAMES", true, 4}, {"POOLS", false, 0}, {"", false, 0}}, rows, v.width, v.colors)
 	if a.Unavailable != "" {
 		lines = append(lines, clean("the engine is not reached, so sessions and names are as they were last: "+a.Unavailable))
 	}

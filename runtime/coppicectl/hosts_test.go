@@ -20,19 +20,23 @@ func TestHosts(t *testing.T) {
 		case "/v1/hosts":
 			fmt.Fprint(w, `{"cluster":"shop","host":"a","engine":true,"unavailable":"no majority","hosts":[
 				{"name":"a","boot":"k3f9x2q1ab7d","address":"10.0.0.1:7400","state":"self","since":"2026-11-30T10:00:00Z","seat":true,"session":true,"names":2},
-				{"name":"b","boot":"z3f9x2q1ab7d","address":"10.0.0.2:7400","state":"up","since":"2026-11-30T11:00:00Z","session":true},
-				{"name":"c","address":"10.0.0.3:7400","state":"unreachable","since":"2026-11-30T11:00:00Z","why":"nothing\\ncame"}]}`)
+				{"name":"b","boot":"z3f9x2q1ab7d","address":"10.0.0.2:7400","state":"up","since":"2026-11-30T11:00:00Z","session":true,"asked":"2026-11-30T11:00:00Z","tree":{"pools":[{"path":"gateway","workers":1,"ready":1},{"path":"web","workers":4,"ready":3,"generations":[1,2]}]}},
+				{"name":"c","address":"10.0.0.3:7400","state":"unreachable","since":"2026-11-30T11:00:00Z","why":"nothing\\ncame","silent":"no trunk","asked":"2026-11-30T11:00:00Z","tree":{"pools":[{"path":"web","workers":4,"ready":4,"generations":[1]}]}}]}`)
+		case "/v1/workers":
+			fmt.Fprint(w, "[]")
+		case "/v1/hosts/reload":
+			fmt.Fprintf(w, "event: event\ndata: {\"kind\":\"hosts\",\"why\":\"b: reloads, 1 of 2 %v %s\"}\n\nevent: done\ndata: {\"ok\":true}\n\n", r.URL.Query()["host"], r.FormValue("settle"))
 		default:
 			t.Error(r.URL)
 		}
 	})
 	got := ""
-	for _, args := range []string{"hosts members"} {
+	for _, args := range []string{"hosts members", "hosts reload b c --settle 1s"} {
 		code, out, err := ctl(t.Context(), []string{dir}, strings.Fields(args)...)
 		if code != 0 {
 			t.Errorf("%s: code %d, %s", args, code, err)
 		}
-		got += "$ coppicectl " + args + "\n" + regexp.MustCompile(` +\d+\w\d\d\w  `).ReplaceAllString(out, "  AGE  ")
+		got += "$ coppicectl " + args + "\n" + regexp.MustCompile(` +\d+\w\d\d\w( ago)?`).ReplaceAllString(out, " AGE$1")
 	}
 	file := filepath.Join("testdata", "hosts.txt")
 	if *rewrite {

@@ -95,6 +95,8 @@ func (p *progress) add(e event) (line string, transient bool) {
 		if e.Reason != "shutdown" && e.Reason != "normal" {
 			return fmt.Sprintf("  %-14s its drain ended: %s", name, e.Reason), false
 		}
+	case "hosts":
+		return e.Why, false
 	case "scaled", "gave up", "goes on over its budget":
 		return "  " + e.Text, false
 	}
