@@ -15,6 +15,9 @@ func TestCovered(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds this test with counters")
 	}
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("no go command")
+	}
 	profile := filepath.Join(t.TempDir(), "profile")
 	cmd := exec.Command("go", "test", "-count=1", "-coverprofile="+profile, "-run=^(TestTree|TestProgram)$", ".")
 	out, err := cmd.CombinedOutput()
