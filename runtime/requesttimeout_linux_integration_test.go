@@ -151,7 +151,7 @@ func TestRequestTimeoutHard(t *testing.T) {
 	}
 	for _, tree := range []string{"timed hard", "timed hard, parks"} {
 		for _, way := range ways {
-			if tree != "timed hard" && way != "/blocks" {
+			if tree != "timed hard" && (way != "/blocks" || testing.Short()) {
 				continue
 			}
 			t.Run(tree+way, func(t *testing.T) {
@@ -224,6 +224,9 @@ func TestRequestTimeoutHard(t *testing.T) {
 // TestRequestTimeoutPoison: a request that is over its hard deadline twice is refused, and those
 // beside it are not. No restart budget is used.
 func TestRequestTimeoutPoison(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two seconds")
+	}
 	crashed.ch = make(chan coppice.CrashReport, 100)
 	p := startTree(t, "timed hard")
 	events := p.Events(coppice.FromNow)
@@ -252,6 +255,9 @@ func TestRequestTimeoutPoison(t *testing.T) {
 // TestRequestTimeoutReload: a request over its hard deadline does not hold up a reload, nor is its
 // worker replaced twice. A connection that a handler has taken over has no deadline.
 func TestRequestTimeoutReload(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two seconds")
+	}
 	p := startTree(t, "timed hard")
 	c, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
 	if err != nil {

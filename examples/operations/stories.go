@@ -260,7 +260,7 @@ var canary = story{
 var deadlines = story{
 	"deadlines", "a request takes for ever: its context ends, then its worker is replaced; what runs beside it is answered",
 	func(p *coppice.Pool) {
-		p.RequestTimeout, p.Shutdown = coppice.RequestTimeout{Soft: 200 * time.Millisecond, Hard: time.Second}, 3*time.Second
+		p.RequestTimeout, p.Shutdown = coppice.RequestTimeout{Soft: 200 * time.Millisecond, Hard: 500 * time.Millisecond}, time.Second
 	},
 	func(t *teller) error {
 		var served, lost atomic.Int64
