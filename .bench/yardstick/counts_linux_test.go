@@ -15,6 +15,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/coppice-go/coppice/bench/yardstick/peers"
+	coppice "github.com/coppice-go/coppice/runtime"
 )
 
 // What these tests count does not depend on how fast the machine is. Each bound is that of the day
@@ -125,11 +128,14 @@ func TestCountsPerRequest(t *testing.T) {
 
 // inputs are the system calls that move data; others, as futex and epoll_pwait, depend on who runs
 // when.
-var inputs = regexp.MustCompile(`(?m)^\s*[0-9.]+\s+[0-9.]+\s+[0-9]+\s+([0-9]+)\s.*\b(read|write|sendmsg|recvmsg|sendto|recvfrom|accept4|close|shutdown|getsockopt|setsockopt|getpeername|getsockname|fcntl|dup3?|epoll_ctl|sendfile|splice)$`)
+var inputs = regexp.MustCompile(`^(read|write|sendmsg|recvmsg|sendto|recvfrom|accept4|close|shutdown|getsockopt|setsockopt|getpeername|getsockname|fcntl|dup3?|epoll_ctl|sendfile|splice)$`)
 
-// systemCalls traces a server by strace, makes requests, and returns the number of system calls of
-// all its processes.
-func systemCalls(t *testing.T, start func() (*server, error), n int, each bool) (all float64) {
+// summed is a line of strace's summary.
+var summed = regexp.MustCompile(`(?m)^\s*[0-9.]+\s+[0-9.]+\s+[0-9]+\s+([0-9]+)\s.*?\b([a-z]\w*)$`)
+
+// straced starts a server and makes requests: a few, and then n by strace. It returns the number of each
+// system call of all processes.
+func straced(t *testing.T, start func() (*server, error), path string, n int, each bool) map[string]float64 {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "calls")
 	s, err := start()
@@ -137,7 +143,7 @@ func systemCalls(t *testing.T, start func() (*server, error), n int, each bool) 
 		t.Fatal(err)
 	}
 	defer s.stop()
-	asks(t, s.addr.String(), "/", n/4, each)
+	asks(t, s.addr.String(), path, 1+n/4, each)
 	var pids []string
 	for _, cmd := range s.cmds {
 		for _, pid := range family(cmd.Process.Pid) {
@@ -162,21 +168,51 @@ func systemCalls(t *testing.T, start func() (*server, error), n int, each bool) 
 		}
 	}
 	go io.Copy(io.Discard, stderr)
-	asks(t, s.addr.String(), "/", n, each)
+	asks(t, s.addr.String(), path, n, each)
 	_ = cmd.Process.Signal(syscall.SIGINT)
 	_ = cmd.Wait()
 	b, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range inputs.FindAllStringSubmatch(string(b), -1) {
-		k, _ := strconv.ParseFloat(m[1], 64)
-		all += k
+	all := map[string]float64{}
+	for _, m := range summed.FindAllStringSubmatch(string(b), -1) {
+		all[m[2]], _ = strconv.ParseFloat(m[1], 64)
 	}
-	if all == 0 {
+	if len(all) == 0 {
 		t.Fatalf("no system calls: %s", b)
 	}
+	return all
+}
+
+// systemCalls counts those of a request that move data.
+func systemCalls(t *testing.T, start func() (*server, error), n int, each bool) (all float64) {
+	t.Helper()
+	for name, k := range straced(t, start, "/", n, each) {
+		if inputs.MatchString(name) {
+			all += k
+		}
+	}
 	return all / float64(n)
+}
+
+// TestSendfile: a file goes from the kernel to the client without a copy, under each policy.
+func TestSendfile(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("no strace")
+	}
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(peers.FileVar, name)
+	tree.workers = 1
+	defer func(p coppice.Policy) { tree.policy = p }(tree.policy)
+	for _, tree.policy = range []coppice.Policy{coppice.RoundRobin, coppice.LeastLoaded, coppice.Hash, coppice.Shared, coppice.ReusePort} {
+		if got := straced(t, oneCoppice, "/file", 4, true); got["sendfile"] == 0 || got["write"] > 40 {
+			t.Errorf("%s: %v", tree.policy, got)
+		}
+	}
 }
 
 // A kept connection costs all processes of a tree as many system calls as a plain server, a new one

@@ -146,8 +146,8 @@ func printPage(all map[string][]result, load string) error {
 		b.WriteString("| | of | Coppice | peer | ratio [quartiles] | goal |\n| --- | --- | --- | --- | --- | --- |\n")
 		for _, l := range ls {
 			if l.section == s {
-				fmt.Fprintf(&b, "| %s | %s | %.3g %s | %.3g %s | **%.2f** [%.2f–%.2f] | %s |\n", l.what, l.column.name,
-					l.ours[1], l.column.unit, l.peers[1], l.column.unit, l.ratio[1], l.ratio[0], l.ratio[2], l.goal)
+				fmt.Fprintf(&b, "| %s | %s | %s | %s | **%.2f** [%.2f–%.2f] | %s |\n", l.what, l.column.name,
+					figure(l.ours[1], l.column.unit), figure(l.peers[1], l.column.unit), l.ratio[1], l.ratio[0], l.ratio[2], l.goal)
 			}
 		}
 		sections[s] = b.String()
@@ -176,6 +176,17 @@ func printPage(all map[string][]result, load string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(page.write, "performance.svg"), []byte(chart(ls, all)), 0o644)
+}
+
+// figure is v with three digits, or all before the point.
+func figure(v float64, unit string) string {
+	if unit == "µs" && v >= 1000 {
+		v, unit = v/1000, "ms"
+	}
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f %s", v, unit)
+	}
+	return fmt.Sprintf("%.3g %s", v, unit)
 }
 
 // machine says where and when the page was measured, and with what.
@@ -242,11 +253,11 @@ var growthNames = map[string]string{
 
 func growthTable(all map[string][]result) string {
 	var b strings.Builder
-	b.WriteString("| | how many: CPU in ms for all, in µs for each | the last by the one before it |\n| --- | --- | --- |\n")
+	b.WriteString("| | how many: CPU for each | the last by the one before it |\n| --- | --- | --- |\n")
 	for _, g := range growthsOf(all) {
 		var cells []string
 		for i, n := range g.sizes {
-			cells = append(cells, fmt.Sprintf("%d: %.3g, %.3g", n, g.ms[i], g.ms[i]*1e3/float64(n)))
+			cells = append(cells, fmt.Sprintf("%d: %s", n, figure(g.ms[i]*1e3/float64(n), "µs")))
 		}
 		last := len(g.ms) - 1
 		if last < 1 {
@@ -289,8 +300,8 @@ func chart(ls []line, all map[string][]result) string {
 			points = append(points, fmt.Sprintf("%.1f,%.1f", float64(x0)+220*float64(n)/float64(g.sizes[last]), float64(y0)-150*g.ms[j]/slices.Max(g.ms)))
 		}
 		fmt.Fprintf(&b, `<polyline points="%d,%d %d,%d %d,%d" fill="none" stroke="#999"/><line x1="%d" y1="%d" x2="%d" y2="%d" stroke="#ccc"/>`+
-			`<polyline points="%s" fill="none" stroke="#27c" stroke-width="2"/><text x="%d" y="%d">%s: %d, %.3g ms of CPU</text>`+"\n",
-			x0, y0-150, x0, y0, x0+220, y0, x0, y0, x0+220, y0-150, strings.Join(points, " "), x0, y0+20, g.name, g.sizes[last], g.ms[last])
+			`<polyline points="%s" fill="none" stroke="#27c" stroke-width="2"/><text x="%d" y="%d">%s: %d, %s of CPU</text>`+"\n",
+			x0, y0-150, x0, y0, x0+220, y0, x0, y0, x0+220, y0-150, strings.Join(points, " "), x0, y0+20, g.name, g.sizes[last], figure(g.ms[last]*1e3, "µs"))
 	}
 	b.WriteString("</svg>\n")
 	return b.String()
