@@ -346,18 +346,24 @@ func (n *Names) answer(e lease.Effect) {
 		n.settle(w, fmt.Errorf("hosts: %q: %w", w.name, actors.ErrNameTaken))
 	case lease.Closing:
 		n.settle(w, fmt.Errorf("hosts: %q: %w", w.name, ErrNamesClosed))
-	case lease.Freed, lease.Live, lease.Lost:
+	case lease.Lost:
+		n.settle(w, fmt.Errorf("hosts: release %q: %w", w.name, ErrLost))
+	case lease.Freed, lease.Live:
 		n.settle(w, nil)
 	}
 }
 
-// settle tells who waits for a wish that it is over.
+// settle tells who waits for a wish that it is over. Who gives back what was known to be lost has
+// nothing to hear.
 func (n *Names) settle(w *wish, err error) {
 	if w.holding == nil && err != nil {
 		w.answer <- err
 	}
+	if !errors.Is(err, ErrLost) || !errors.Is(context.Cause(w.holding.ctx), ErrReleased) {
+		err = nil
+	}
 	for _, freed := range w.freed {
-		freed <- nil
+		freed <- err
 	}
 	w.freed = nil
 }
@@ -547,7 +553,8 @@ func (h *Holding) Context() context.Context { return h.ctx }
 // Release gives the name back. It is called when what the name was for has stopped, not before:
 // from then on another host may act. It waits until the engine has freed the name; when ctx ends
 // first its error comes, and the name is freed when the engine can be reached, or with the session.
-// A second call is no error.
+// ErrLost: the session has ended before, though Context had not: the name is free when its lease has
+// ended, or was free already. A second call is no error, nor one when Context has ended by ErrLost.
 func (h *Holding) Release(ctx context.Context) error {
 	freed := make(chan error, 1)
 	if !h.names.post(func() {

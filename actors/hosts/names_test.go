@@ -615,3 +615,24 @@ func TestTwoOfOneBoot(t *testing.T) {
 		}
 	})
 }
+
+// TestReleaseInDoubt: a release whose session ends before the engine has answered says so, as the
+// name is not free yet; one of what was lost before has nothing to say.
+func TestReleaseInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := hoststest.NewMemory()
+		a, b := join(t, m, hosts.NamesConfig{Host: "a"}), join(t, m, hosts.NamesConfig{Host: "b"})
+		one, two := register(t, a, "one", ""), register(t, a, "two", "")
+		live(t, b)
+		m.Cut("a", true)
+		if err := one.Release(t.Context()); !errors.Is(err, hosts.ErrLost) {
+			t.Errorf("release in doubt: %v", err)
+		}
+		if _, err := b.Register(t.Context(), "one", nil); !errors.Is(err, actors.ErrNameTaken) {
+			t.Errorf("register of what is not free yet: %v", err)
+		}
+		<-two.Context().Done()
+		release(t, two)
+		eventually(t, b, "one")
+	})
+}

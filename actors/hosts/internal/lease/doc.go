@@ -104,7 +104,7 @@ const (
 	Closing                // the session is being closed
 	Freed                  // the name was given back
 	Live                   // the session has begun
-	Lost                   // the session has ended, or may have
+	Lost                   // the session has ended, or may have; of a name given back: before the engine has freed it
 )
 
 // An Effect is an output of Step. Its kind says which fields it has.

@@ -146,7 +146,7 @@ func (s *State) Step(now Time, ev Event) []Effect {
 	case Claimed, Refused:
 		s.claimed(ev)
 	case Deleted:
-		s.deleted(ev.Revision)
+		s.deleted(ev.Revision, Freed)
 	case Failed:
 		s.failed(now, ev)
 	case Seen:
@@ -204,10 +204,10 @@ func (s *State) lose(now Time) {
 	s.leaveIfStopped(now)
 }
 
-// forgetDeletes: what they would delete goes with the lease.
+// forgetDeletes: what they would delete goes with the lease, later.
 func (s *State) forgetDeletes() {
 	for _, revision := range slices.Sorted(maps.Keys(s.deletes)) {
-		s.deleted(revision)
+		s.deleted(revision, Lost)
 	}
 }
 
@@ -269,7 +269,7 @@ func (s *State) drop(name string) {
 		if s.phase == live { // the name was taken away from a session that goes on
 			s.remove(n.name, n.revision, true)
 		} else {
-			s.emit(Effect{Kind: Answer, Name: name, Outcome: Freed})
+			s.emit(Effect{Kind: Answer, Name: name, Outcome: Lost})
 		}
 	case waiting:
 	}
@@ -388,11 +388,11 @@ func (s *State) claimed(ev Event) {
 	}
 }
 
-func (s *State) deleted(revision uint64) {
+func (s *State) deleted(revision uint64, what Outcome) {
 	if d := s.deletes[revision]; d != nil {
 		delete(s.deletes, revision)
 		if d.answer {
-			s.emit(Effect{Kind: Answer, Name: d.name, Outcome: Freed})
+			s.emit(Effect{Kind: Answer, Name: d.name, Outcome: what})
 		}
 	}
 }

@@ -57,7 +57,7 @@ func TestSteps(t *testing.T) {
 		{"the time is looked at before the event: an answer that comes late is none", hold, []step{
 			{1700 * time.Millisecond, of(Wake), "renew 1"},
 			{4500 * time.Millisecond, renewed(1700 * time.Millisecond), "disarm, session lost, stop a by 8"},
-			{4600 * time.Millisecond, of(Drop), "answer a: freed, revoke 1, grant"},
+			{4600 * time.Millisecond, of(Drop), "answer a: lost, revoke 1, grant"},
 		}},
 		{"also that to a claim", begin, []step{
 			{0, of(Want), "claim a token 1 under 1, entered by 7"},
@@ -150,7 +150,7 @@ func TestSteps(t *testing.T) {
 			{0, of(Want), "answer a: closing"},
 			{2 * second, of(Wake), "renew 1"},
 			{2 * second, renewed(2 * second), "arm 6.5s"},
-			{3 * second, of(Drop), "answer a: freed, disarm, revoke 1"},
+			{3 * second, of(Drop), "answer a: lost, disarm, revoke 1"},
 			{3 * second, Event{Kind: Revoked, Lease: 1}, "end"},
 			{3 * second, of(Want), ""},
 		}},

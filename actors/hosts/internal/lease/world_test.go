@@ -353,7 +353,7 @@ func (h *host) act(e lease.Effect) {
 		switch e.Outcome {
 		case lease.Taken, lease.Closing:
 			delete(h.wanted, e.Name)
-		case lease.Freed:
+		case lease.Freed, lease.Lost:
 		default:
 			h.fail("host %d: %v", h.number, e)
 		}
