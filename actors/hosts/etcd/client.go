@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/coppice-go/coppice/actors/hosts"
@@ -53,8 +54,9 @@ func (x External) Open(host string) (hosts.Engine, error) {
 	}
 	cfg := clientv3.Config{
 		Endpoints: x.Endpoints, Username: x.Username, Password: x.Password, Logger: zap.NewNop(),
-		DialOptions:       []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: time.Second})},
-		DialKeepAliveTime: 2 * time.Second, DialKeepAliveTimeout: 2 * time.Second, PermitWithoutStream: true,
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: time.Second})},
+		// Less than 10 s is not possible, and without a stream, as a watch is, etcd takes it for an attack.
+		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
 	}
 	if x.TLS != (hosts.TLS{}) {
 		info := transport.TLSInfo{CertFile: x.TLS.Cert, KeyFile: x.TLS.Key, TrustedCAFile: x.TLS.CA, MinVersion: tls.VersionTLS13}
@@ -91,6 +93,9 @@ func (c *client) fail(ctx context.Context, op string, err error) error {
 	case errors.Is(err, rpctypes.ErrCompacted):
 		return fmt.Errorf("hosts/etcd: %s: %w", op, hosts.ErrCompacted)
 	case ctx.Err() != nil:
+		if why := c.refused(); why != nil {
+			return fmt.Errorf("hosts/etcd: %s: %w: %w: %w", op, hosts.ErrUnavailable, context.Cause(ctx), why)
+		}
 		return fmt.Errorf("hosts/etcd: %s: %w: %w", op, hosts.ErrUnavailable, context.Cause(ctx))
 	case c.closed.Err() != nil:
 		return fmt.Errorf("hosts/etcd: %s: closed: %w", op, hosts.ErrUnavailable)
@@ -106,6 +111,22 @@ func (c *client) fail(ctx context.Context, op string, err error) error {
 	default:
 		return fmt.Errorf("hosts/etcd: %s: %w", op, err)
 	}
+}
+
+// refused returns why there is no connection, such as a certificate that the other side does not
+// take; nil if that is not known. A call waits for a connection, and does not say that.
+func (c *client) refused() error {
+	conn := c.c.ActiveConnection()
+	if c.closed.Err() != nil || conn.GetState() != connectivity.TransientFailure {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(c.closed, 50*time.Millisecond)
+	defer cancel()
+	_, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte("why"), Serializable: true}, grpc.WaitForReady(false))
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 func entry(kv *mvccpb.KeyValue) hosts.Entry {

@@ -1,12 +1,15 @@
 package etcd_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,84 +23,179 @@ import (
 
 // A history is what clients of an engine have done, to be checked by Porcupine.
 type history struct {
-	begun time.Time
+	log   func(record) // of a program that may be killed at any time; nil: none
+	epoch func() int64 // is in the keys, so that each of them has a short history; nil: none
 	mu    sync.Mutex
 	ops   map[string][]porcupine.Operation // by what is checked alone
+	open  map[int]operation                // that have begun
 	next  int
 	wrong []string
 	held  map[string][]span // holdings by name
+	freed map[int]bool      // holdings whose release has begun
 	done  map[string]int    // operations by how they ended
+}
+
+// operation is one that has begun.
+type operation struct {
+	Key    string
+	Client int
+	In     input
+	Call   int64
 }
 
 // span is a holding: when its registration was asked for and answered.
 type span struct {
 	call, ret int64
 	fence     uint64
+	value     int
 }
 
 // input is an operation on one register or one name.
 type input struct {
-	kind    string // read, write; register, refused, release
-	value   int    // written; the holding
-	unknown bool   // it may have been done, at any time since, or never
+	Kind    string // read, write; register, refused, release
+	Value   int    // written; the holding
+	Unknown bool   // it may have been done, at any time since, or never
 }
 
 func newHistory() *history {
-	return &history{begun: time.Now(), ops: make(map[string][]porcupine.Operation), held: make(map[string][]span), done: make(map[string]int)}
+	return &history{
+		ops: make(map[string][]porcupine.Operation), open: make(map[int]operation), held: make(map[string][]span),
+		freed: make(map[int]bool), done: make(map[string]int),
+	}
 }
 
-func (h *history) now() int64 { return int64(time.Since(h.begun)) }
+// monotonic is a time. That of a program is of the clock that all processes of the machine share.
+var monotonic = func() int64 { return int64(time.Since(testBegun)) }
 
-// add enters an operation that has ended now.
-func (h *history) add(key string, client int, in input, out int, call int64) {
+var testBegun = time.Now()
+
+func (h *history) now() int64 { return monotonic() }
+
+// record is a line of what a program tells of itself.
+type record struct {
+	Kind   string
+	ID     int        `json:",omitempty"`
+	Op     *operation `json:",omitempty"`
+	Out    int        `json:",omitempty"`
+	Fence  uint64     `json:",omitempty"`
+	At     int64      `json:",omitempty"`
+	Text   string     `json:",omitempty"`
+	Number int        `json:",omitempty"`
+}
+
+// begin enters an operation that begins.
+func (h *history) begin(key string, client int, in input) (id int, call int64) {
+	h.mu.Lock()
+	h.next++
+	id = h.next
+	h.mu.Unlock()
+	o := operation{key, client, in, h.now()}
+	if h.log != nil {
+		h.log(record{Kind: "begin", ID: id, Op: &o})
+	}
+	h.begun(id, o)
+	return id, o.Call
+}
+
+func (h *history) begun(id int, o operation) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	ret := int64(time.Since(h.begun))
-	if h.done[in.kind]++; in.unknown {
-		h.done[in.kind+" in doubt"]++
+	h.open[id] = o
+	if o.In.Kind == "release" {
+		h.freed[o.In.Value] = true
+	}
+}
+
+// end enters how an operation has ended, which may have begun at another time than begin has said.
+func (h *history) end(id int, in input, out int, call int64, fence uint64) (ret int64) {
+	ret = h.now()
+	if h.log != nil {
+		h.log(record{Kind: "end", ID: id, Op: &operation{In: in, Call: call}, Out: out, Fence: fence, At: ret})
+	}
+	h.ended(id, in, out, call, ret, fence)
+	return ret
+}
+
+func (h *history) ended(id int, in input, out int, call, ret int64, fence uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	o := h.open[id]
+	delete(h.open, id)
+	h.add(o, in, out, call, ret)
+	switch {
+	case in.Kind != "register":
+	case in.Unknown: // it may have been held, and be let go of since
+		h.add(o, input{"release", in.Value, true}, 0, call, ret)
+	default:
+		h.held[o.Key] = append(h.held[o.Key], span{call, ret, fence, in.Value})
+	}
+}
+
+func (h *history) add(o operation, in input, out int, call, ret int64) {
+	h.done[in.Kind]++
+	client := o.Client
+	if in.Unknown {
+		h.done[in.Kind+" in doubt"]++
+		if in.Kind == "read" {
+			return
+		}
 		ret = math.MaxInt64
 		h.next++
-		client = 1000 + h.next // it goes on while its client does something else
+		client = -h.next // it goes on while its client does something else
 	}
-	h.ops[key] = append(h.ops[key], porcupine.Operation{ClientId: client, Input: in, Output: out, Call: call, Return: ret})
-}
-
-func (h *history) id() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.next++
-	return h.next
+	h.ops[o.Key] = append(h.ops[o.Key], porcupine.Operation{ClientId: client, Input: in, Output: out, Call: call, Return: ret})
 }
 
 // check returns what is not linearizable.
 func (h *history) check() []string {
+	for id, o := range maps.Clone(h.open) { // of those who were killed
+		o.In.Unknown = true
+		for _, held := range h.held[o.Key] { // it may have been lost before it was given back
+			if o.In.Kind == "release" && held.value == o.In.Value {
+				o.Call = held.ret
+			}
+		}
+		h.ended(id, o.In, 0, o.Call, 0, 0)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	for name, held := range h.held {
+		for _, s := range held {
+			if !h.freed[s.value] {
+				h.add(operation{Key: name}, input{"release", s.value, true}, 0, s.ret, 0)
+			}
+		}
+	}
 	model := porcupine.Model{Init: func() any { return 0 }, Step: func(state, in, out any) (bool, any) {
 		i := in.(input)
-		switch i.kind {
+		switch i.Kind {
 		case "write":
-			return true, i.value
+			return true, i.Value
 		case "read":
 			return out.(int) == state.(int), state
 		case "register":
 			if state.(int) == 0 {
-				return true, i.value
+				return true, i.Value
 			}
-			return i.unknown, state
+			return i.Unknown, state
 		case "refused":
 			return state.(int) != 0, state
 		default: // release
-			if state.(int) == i.value {
+			if state.(int) == i.Value {
 				return true, 0
 			}
-			return i.unknown, state
+			return i.Unknown, state
 		}
 	}}
 	wrong := h.wrong
 	for key, ops := range h.ops {
 		if r := porcupine.CheckOperationsTimeout(model, ops, time.Minute); r != porcupine.Ok {
-			wrong = append(wrong, fmt.Sprintf("%s: %d operations: %v", key, len(ops), r))
+			var all strings.Builder
+			slices.SortFunc(ops, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+			for _, o := range ops[:min(len(ops), 200)] {
+				fmt.Fprintf(&all, "\n\t%d to %d: client %d: %+v %v", o.Call, o.Return, o.ClientId, o.Input, o.Output)
+			}
+			wrong = append(wrong, fmt.Sprintf("%s: %d operations: %v%s", key, len(ops), r, &all))
 		}
 	}
 	for name, held := range h.held {
@@ -113,30 +211,45 @@ func (h *history) check() []string {
 	return wrong
 }
 
+// key is that of one of two or four things.
+func (h *history) key(kind string, n int) string {
+	if h.epoch == nil {
+		return fmt.Sprint(kind, n)
+	}
+	return fmt.Sprint(kind, h.epoch(), "-", n)
+}
+
 // registers reads and writes four registers until ctx ends.
 func (h *history) registers(ctx context.Context, e hosts.Engine, client int) {
-	r := rand.New(rand.NewPCG(uint64(client), 7))
-	for i := 0; ctx.Err() == nil; i++ {
-		key := fmt.Sprint("register/", r.IntN(4))
-		in := input{kind: "read"}
+	r := rand.New(rand.NewPCG(uint64(client), uint64(h.now())))
+	for ctx.Err() == nil {
+		key := h.key("register/", r.IntN(4))
+		in := input{Kind: "read"}
 		if r.IntN(2) == 0 {
-			in = input{kind: "write", value: client*1_000_000 + i + 1}
+			in = input{Kind: "write", Value: r.Int()}
 		}
 		out := 0
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		call := h.now()
+		id, call := h.begin(key, client, in)
 		var err error
-		if in.kind == "write" {
-			_, err = e.Commit(limit, hosts.Txn{Then: []hosts.Op{{Key: key, Value: fmt.Append(nil, in.value)}}})
+		if in.Kind == "write" {
+			_, err = e.Commit(limit, hosts.Txn{Then: []hosts.Op{{Key: key, Value: fmt.Append(nil, in.Value)}}})
 		} else {
 			out, err = read(limit, e, key, r.IntN(2) == 0)
 		}
 		cancel()
-		if in.unknown = err != nil; in.kind == "write" || err == nil {
-			h.add(key, client, in, out, call)
-		}
-		pause(ctx, time.Duration(r.IntN(10))*time.Millisecond)
+		in.Unknown = err != nil
+		h.end(id, in, out, call, 0)
+		pause(ctx, time.Duration(r.IntN(10))*h.slow())
 	}
+}
+
+// slow is the unit of the pauses between operations.
+func (h *history) slow() time.Duration {
+	if h.epoch != nil {
+		return 5 * time.Millisecond
+	}
+	return time.Millisecond
 }
 
 func read(ctx context.Context, e hosts.Engine, key string, list bool) (int, error) {
@@ -173,47 +286,58 @@ func pause(ctx context.Context, d time.Duration) {
 // names registers and releases two names until ctx ends, and looks them up all the time: what
 // Lookup tells never goes back.
 func (h *history) names(ctx context.Context, n *hosts.Names, client int) {
-	r := rand.New(rand.NewPCG(uint64(client), 8))
+	r := rand.New(rand.NewPCG(uint64(client), uint64(h.now())))
 	last := make(map[string]uint64)
 	for ctx.Err() == nil {
-		name := fmt.Sprint("name-", r.IntN(2))
+		name := h.key("name-", r.IntN(2))
 		if holder, err := n.Lookup(name); err == nil {
 			if holder.Fence.Number < last[name] {
-				h.mu.Lock()
-				h.wrong = append(h.wrong, fmt.Sprintf("%s: lookup of client %d tells %d after %d", name, client, holder.Fence.Number, last[name]))
-				h.mu.Unlock()
+				h.fail(fmt.Sprintf("%s: lookup of client %d tells %d after %d", name, client, holder.Fence.Number, last[name]))
 			}
 			last[name] = holder.Fence.Number
 		}
-		id, call := h.id(), h.now()
+		in := input{Kind: "register", Value: r.Int()}
+		id, call := h.begin(name, client, in)
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		holding, err := n.Register(limit, name, nil)
 		cancel()
 		switch {
 		case errors.Is(err, actors.ErrNameTaken):
-			h.add(name, client, input{kind: "refused"}, 0, call)
-		case err != nil: // it may have been held, and be let go of since
-			h.add(name, client, input{kind: "register", value: id, unknown: true}, 0, call)
-			h.add(name, client, input{kind: "release", value: id, unknown: true}, 0, call)
+			h.end(id, input{Kind: "refused"}, 0, call, 0)
+		case err != nil:
+			in.Unknown = true
+			h.end(id, in, 0, call, 0)
 		default:
-			h.add(name, client, input{kind: "register", value: id}, 0, call)
-			registered := h.now()
-			h.mu.Lock()
-			h.held[name] = append(h.held[name], span{call, registered, holding.Fence().Number})
-			h.mu.Unlock()
-			pause(holding.Context(), time.Duration(r.IntN(60))*time.Millisecond)
-			call = h.now()
+			registered := h.end(id, in, 0, call, holding.Fence().Number)
+			pause(holding.Context(), time.Duration(r.IntN(60))*h.slow())
+			in = input{Kind: "release", Value: in.Value}
+			id, call = h.begin(name, client, in)
 			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			err := holding.Release(limit)
+			in.Unknown = holding.Release(limit) != nil
 			cancel()
-			in := input{kind: "release", value: id, unknown: err != nil}
-			if !errors.Is(context.Cause(holding.Context()), hosts.ErrReleased) {
-				in.unknown, call = true, registered // its lease ends, or has ended
+			if in.Unknown || !errors.Is(context.Cause(holding.Context()), hosts.ErrReleased) {
+				in.Unknown, call = true, registered // its lease ends, or has ended
 			}
-			h.add(name, client, in, 0, call)
+			h.end(id, in, 0, call, 0)
 		}
-		pause(ctx, time.Duration(r.IntN(20))*time.Millisecond)
+		pause(ctx, time.Duration(r.IntN(20))*h.slow())
 	}
+}
+
+func (h *history) fail(what string) {
+	if h.log != nil {
+		h.log(record{Kind: "wrong", Text: what})
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.wrong = append(h.wrong, what)
+}
+
+// count is how many operations have ended well, with a register for each ten reads.
+func (h *history) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return min(h.done["read"]-h.done["read in doubt"], 10*(h.done["register"]-h.done["register in doubt"]))
 }
 
 // stale is an engine whose lists are up to 20 ms old.

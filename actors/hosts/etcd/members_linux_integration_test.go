@@ -255,13 +255,8 @@ func TestMembers(t *testing.T) {
 	// majority.
 	progress := func(n int) {
 		t.Helper()
-		count := func() int {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			return min(h.done["read"], 10*(h.done["register"]-h.done["register in doubt"]))
-		}
-		from, limit := count(), time.After(time.Minute)
-		for count() < from+n {
+		from, limit := h.count(), time.After(time.Minute)
+		for h.count() < from+n {
 			select {
 			case <-limit:
 				t.Fatalf("no progress in a minute: %v", h.done)

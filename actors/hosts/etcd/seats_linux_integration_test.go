@@ -28,25 +28,6 @@ func answers(t *testing.T, what string, e hosts.Engine) {
 	})
 }
 
-// hold registers a name as a host, and gives it back.
-func hold(t *testing.T, e hosts.Engine, host string) hosts.Fence {
-	t.Helper()
-	n, err := hosts.NewNames(e, hosts.NamesConfig{Cluster: "shop", Host: host, Lease: 2 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	h, err := n.Register(ctx, "ledger", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(h.Release(ctx), n.Close(ctx)); err != nil {
-		t.Fatal(err)
-	}
-	return h.Fence()
-}
-
 // lose takes the state of a seat whose member has ended.
 func (m *members) lose(host string) {
 	m.t.Helper()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ const (
 	treeVar = "COPPICE_TEST_ETCD_TREE" // the name of the host
 	netVar  = "COPPICE_TEST_ETCD_NET"  // the first three numbers of the addresses
 	dirVar  = "COPPICE_TEST_ETCD_DIR"
+	soloVar = "COPPICE_TEST_ETCD_SOLO" // there is one seat
 )
 
 var treeHosts = []string{"a", "b", "c", "d"}
@@ -39,11 +41,23 @@ func treeConfig() *hosts.Config {
 		peers[host] = fmt.Sprintf("%s.%d:7400", network, i+1)
 	}
 	at := func(file string) string { return filepath.Join(dir, file) }
+	voters := seatHosts
+	if os.Getenv(soloVar) != "" {
+		voters = voters[:1]
+	}
 	return &hosts.Config{
 		Cluster: "shop", Name: name, Listen: peers[name], Peers: peers,
 		TLS:    hosts.TLS{Cert: at(name + ".pem"), Key: at(name + ".key"), CA: at("ca.pem")},
-		Engine: etcd.Embedded{Dir: at(name), Seats: seatHosts}.Quick(), Lease: 2 * time.Second,
+		Engine: etcd.Embedded{Dir: at(name), Seats: voters}.Quick(), Lease: 2 * time.Second,
 	}
+}
+
+var networks atomic.Int32
+
+// loopback is the first three numbers of addresses that this call alone has.
+func loopback() string {
+	n := os.Getpid()*4 + int(networks.Add(1))
+	return fmt.Sprintf("127.%d.%d", 64+n>>8&63, n&255)
 }
 
 // billing is a singleton that ignores the end of its context.
@@ -67,6 +81,10 @@ func billing(_ context.Context, w *coppice.Worker) error {
 // is then, and who runs the singleton.
 func tree() {
 	cfg := treeConfig()
+	if os.Getenv(machineVar) != "" {
+		machine(cfg)
+		return
+	}
 	coppice.Main(coppice.Config{Hosts: cfg, Children: []coppice.ChildSpec{
 		cfg.Singleton(hosts.Singleton{Name: "billing"}, billing),
 		coppice.Pool{Name: "web", Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
@@ -138,7 +156,7 @@ func TestTrees(t *testing.T) {
 	if err := hosts.WriteCA(at("ca.pem"), at("ca.key"), "shop"); err != nil {
 		t.Fatal(err)
 	}
-	network := fmt.Sprintf("127.%d.%d", 64+os.Getpid()>>8&63, os.Getpid()&255)
+	network := loopback()
 	programs := make(map[string]*runtimetest.Program)
 	start := func(host string) {
 		programs[host] = runtimetest.Start(t, []string{treeVar + "=" + host, netVar + "=" + network, dirVar + "=" + dir, "COPPICE_CONTROL=off"})
