@@ -12,6 +12,7 @@ import (
 	"github.com/coppice-go/coppice/actors/internal/foreign"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // A Gateway carries lanes between the processes of this host and those of others; it is what a
@@ -45,6 +46,7 @@ type GatewayProcess interface {
 	Incarnation() uint64 // higher in a later gateway of the boot
 	Listen(ctx context.Context, network, address string) (net.Listener, error)
 	Ready() error
+	Meter() *tracing.Meter // nil: nothing is measured
 }
 
 // A HalfLane is an end of a lane, for the gateway.

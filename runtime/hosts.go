@@ -11,6 +11,7 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // A Cluster joins the tree to trees on other hosts; *hosts.Config of module actors/hosts is one.
@@ -52,6 +53,8 @@ type Cluster interface {
 type gatewayProcess struct{ *Worker }
 
 func (g gatewayProcess) Incarnation() uint64 { return uint64(g.ID()) }
+
+func (g gatewayProcess) Meter() *tracing.Meter { return g.c.Meter() }
 
 func (g gatewayProcess) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	return g.ListenSpec(ctx, ListenerSpec{Network: network, Address: address, Policy: netactor.Shared})

@@ -42,6 +42,17 @@ var (
 	TableFull       = &Instrument{"coppice.telemetry.table.full", "{span}", Sum, "Spans that would not have survived a kill, for want of room."}
 )
 
+// The instruments of the trunks to other hosts, by the host.
+var (
+	TrunksUp      = &Instrument{"coppice.trunk.up", "{trunk}", Level, "Trunks that there are: one to a host that is reached."}
+	TrunksLost    = &Instrument{"coppice.trunk.lost", "{trunk}", Sum, "Trunks that have ended."}
+	TrunksRefused = &Instrument{"coppice.trunk.refused", "{connection}", Sum, "Connections that did not become a trunk for a reason that a human must see to; of strangers without a name."}
+	TrunkLanes    = &Instrument{"coppice.trunk.lanes", "{lane}", Level, "Open lanes between processes of the two hosts."}
+	TrunkHeld     = &Instrument{"coppice.trunk.held", "By", Level, "Payload from the other host that waits for processes of this one."}
+	TrunkBytes    = &Instrument{"coppice.trunk.io", "By", Sum, "Bytes between the hosts, before TLS."}
+	TrunkFrames   = &Instrument{"coppice.trunk.frames", "{frame}", Sum, "Frames of lanes between the hosts."}
+)
+
 // The instruments of the cgroups of processes, those that had the place before included.
 var (
 	CgroupMemory       = &Instrument{"coppice.cgroup.memory.usage", "By", Level, "Memory of the cgroup of a process, page cache included."}
@@ -59,6 +70,7 @@ var Instruments = []*Instrument{
 	HandoffDuration, QueueDuration, HandoffCount, PoolWorkers, PoolSize, Restarts, Exits, Hangs, Reloads, Generation,
 	ConnectionsOpen, ConnectionsCut, TurnedAway, Parked, GivenBack, ParkingEnds, ProcessMemory, ProcessCPU, ProcessFiles, MailboxDepth,
 	CgroupMemory, CgroupMemoryPeak, CgroupMemoryLimit, CgroupMemoryEvents, CgroupCPU, CgroupThrottled, CgroupTasks, CgroupPressure,
+	TrunksUp, TrunksLost, TrunksRefused, TrunkLanes, TrunkHeld, TrunkBytes, TrunkFrames,
 	JobsWaiting, JobsOldest, JobsRunning, JobCalls, JobRuns, JobWaits, JobRetries, JobDeaths, JobsQuarantined,
 	TransportBytes, TransportFrames, TransportFDs, SpansDropped, PayloadsDropped, MetricsDropped, SpansRecovered, TableFull,
 }

@@ -118,6 +118,7 @@ const (
 const (
 	KeyState     = attribute.Key("coppice.child.state") // ours: a supervisor.Status, in lower case
 	KeyReason    = attribute.Key("coppice.exit.kind")   // ours: a kind of exit reason: killed, signaled, error
+	KeyPeerHost  = attribute.Key("coppice.peer.host")   // ours: the other host of a trunk
 	KeyDirection = semconv.NetworkIODirectionKey        // release candidate: transmit or receive
 )
 

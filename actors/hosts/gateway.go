@@ -54,6 +54,7 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 		splices: make(map[*splice]struct{}), offers: make(map[uint64]*offeredLane), told: make(map[[2]string]struct{}),
 		openWait: cmp.Or(c.openWait, openWait),
 	}
+	defer g.figures.measure(p.Meter())()
 	cfg := c.trunks(g.boot, p.Incarnation())
 	cfg.Open, cfg.Up, cfg.Down, cfg.Failed = g.opened, g.hostUp, g.hostDown, g.failed
 	engine := tunnels{log: g.log}
@@ -144,6 +145,7 @@ type gateway struct {
 
 	registrar *registrar // nil without an engine
 	states    hostStates
+	figures   trunkCounters
 	groups    func(*trunk.Trunk) // follows those of a host
 
 	mu      sync.Mutex
@@ -460,6 +462,7 @@ func (g *gateway) hostUp(t *trunk.Trunk) {
 	maps.DeleteFunc(g.told, func(of [2]string, _ struct{}) bool { return of[0] == peer.Name })
 	g.mu.Unlock()
 	g.states.up(peer)
+	g.figures.up(t)
 	g.log.Info("hosts: a host is up", "host", peer.Name, "boot", peer.Boot)
 	g.carrier.HostUp(peer.Name, peer.Boot)
 	g.groups(t)
@@ -471,13 +474,16 @@ func (g *gateway) hostDown(t *trunk.Trunk, err error) {
 	maps.DeleteFunc(g.offers, func(_ uint64, o *offeredLane) bool { return o.lane.Trunk() == t })
 	g.mu.Unlock()
 	g.states.down(peer, err)
+	g.figures.down(t)
 	g.log.Warn("hosts: a host is unreachable", "host", peer.Name, "boot", peer.Boot, "err", err)
 	g.carrier.HostDown(peer.Boot)
 }
 
 // failed logs why there is no trunk: once for each host and cause, until the host is up.
 func (g *gateway) failed(host string, err error) {
-	g.states.failed(host, err)
+	if peer := g.states.failed(host, err); errors.Is(err, trunk.ErrRefused) {
+		g.figures.refused(host, peer)
+	}
 	level := slog.LevelDebug
 	if g.isNews(host, err.Error()) {
 		level = slog.LevelWarn

@@ -20,6 +20,7 @@ import (
 	"github.com/coppice-go/coppice/actors/hosts/internal/trunk"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // patience bounds every wait.
@@ -81,6 +82,7 @@ type tree struct {
 	c          *cluster
 	name, boot string
 	master     *actors.System
+	meter      *tracing.Meter
 
 	mu      sync.Mutex
 	last    int
@@ -114,7 +116,7 @@ func (c *cluster) system(cfg actors.Config) *actors.System {
 
 // start starts a host with a gateway.
 func (c *cluster) start(name, boot string) *tree {
-	tr := &tree{c: c, name: name, boot: boot}
+	tr := &tree{c: c, name: name, boot: boot, meter: tracing.NewMeter()}
 	tr.master = c.system(actors.Config{Address: boot + ".0", Host: name})
 	c.mu.Lock()
 	c.hosts[name] = tr
@@ -195,6 +197,7 @@ type process struct {
 
 func (p process) System() *actors.System { return p.child.System }
 func (p process) Incarnation() uint64    { return p.n }
+func (p process) Meter() *tracing.Meter  { return p.tr.meter }
 func (p process) Ready() error {
 	p.tr.master.SetGateway(p.Address())
 	return p.tr.master.Reregister(context.Background(), "gateway/0", actors.ProcessPID(p.Address()))

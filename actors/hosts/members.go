@@ -45,6 +45,8 @@ type HostInfo struct {
 	// many names of the cluster its processes hold: as the watch has shown them.
 	Session bool `json:"session,omitempty"`
 	Names   int  `json:"names,omitempty"`
+	// Trunk is what the gateway has counted of its trunks to the host; nil: there was none.
+	Trunk *TrunkInfo `json:"trunk,omitempty"`
 
 	// Of a Snapshot: Tree is what the host has said of itself at Asked, the last time that it has
 	// answered; nil: never since this program began. Silent is why it has not answered now.
@@ -122,13 +124,15 @@ func (h *hostStates) down(peer trunk.Host, err error) {
 	s.State, s.Since, s.Why = HostUnreachable, time.Now(), err.Error()
 }
 
-// failed takes why a host has no trunk: one of the peers, as strangers say what they like.
-func (h *hostStates) failed(name string, err error) {
+// failed takes why a host has no trunk: one of the peers, as strangers say what they like. It
+// reports whether it is one.
+func (h *hostStates) failed(name string, err error) (peer bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if s := h.of[name]; h.addresses[name] != "" && (s == nil || s.State != HostUp) {
 		h.changeLocked(name).Why = err.Error()
 	}
+	return h.addresses[name] != ""
 }
 
 func (h *hostStates) peers(addresses map[string]string) {
@@ -190,6 +194,7 @@ func (c *Config) members(g *gateway) Members {
 	for i := range m.Hosts {
 		h := &m.Hosts[i]
 		h.Seat = seats != nil && seats.Member(h.Name) != nil
+		h.Trunk = g.figures.info(h.Name)
 		h.Session, h.Names = sessions[h.Name], held[h.Name]
 	}
 	slices.SortFunc(m.Hosts, func(a, b HostInfo) int { return cmp.Compare(a.Name, b.Name) })

@@ -477,6 +477,9 @@ func (s *Session) equip() error {
 	return nil
 }
 
+// Meter returns what the process measures with; nil: nothing.
+func (s *Session) Meter() *tracing.Meter { return s.pipeline.Meter() }
+
 // work runs the worker function to its end.
 func (s *Session) work() childproto.ExitNotice {
 	if s.identity.Timeouts.Soft > 0 {

@@ -73,10 +73,11 @@ type Trunk struct {
 	windows, long, held int
 	reservations        []*reservation
 
-	rtt       time.Duration
-	beat      uint64 // the last that was sent
-	sent, got uint64
-	waits     uint64
+	rtt                   time.Duration
+	beat                  uint64 // the last that was sent
+	sent, got             uint64
+	framesSent, framesGot uint64
+	waits                 uint64
 }
 
 func newTrunk(m *Mesh, p *pair, c *handshaken) *Trunk {
@@ -168,15 +169,16 @@ func (t *Trunk) Done() <-chan struct{} { return t.done }
 
 // Stats are the figures of a trunk.
 type Stats struct {
-	Since     time.Time     // when it came up
-	RTT       time.Duration // of the last beat that was answered; zero before the first
-	Silence   time.Duration // since something came
-	Lanes     int           // that are open, streams included
-	Sent, Got uint64        // bytes, before TLS
-	Waits     uint64        // Sends that had to wait for credit or room
-	Held      int           // bytes that wait here for sinks
-	Queued    int           // bytes that wait here for the network
-	Dialled   bool          // by this side
+	Since                 time.Time     // when it came up
+	RTT                   time.Duration // of the last beat that was answered; zero before the first
+	Silence               time.Duration // since something came
+	Lanes                 int           // that are open, streams included
+	Sent, Got             uint64        // bytes, before TLS
+	FramesSent, FramesGot uint64        // of lanes
+	Waits                 uint64        // Sends that had to wait for credit or room
+	Held                  int           // bytes that wait here for sinks
+	Queued                int           // bytes that wait here for the network
+	Dialled               bool          // by this side
 }
 
 // Stats returns the figures of the trunk.
@@ -185,7 +187,7 @@ func (t *Trunk) Stats() Stats {
 	defer t.mu.Unlock()
 	return Stats{
 		Since: t.since, RTT: t.rtt, Silence: t.watch.silent(), Lanes: len(t.lanes), Sent: t.sent, Got: t.got,
-		Waits: t.waits, Held: t.held, Queued: len(t.ctl) + len(t.data) + t.rest, Dialled: t.dialled,
+		FramesSent: t.framesSent, FramesGot: t.framesGot, Waits: t.waits, Held: t.held, Queued: len(t.ctl) + len(t.data) + t.rest, Dialled: t.dialled,
 	}
 }
 
@@ -268,6 +270,9 @@ func (t *Trunk) put(fl *flow, f *fdipc.Frame, at, n int, wait, turn bool) (sent 
 		return false, nil
 	}
 	fl.credit -= overhead + n
+	if at+n == len(f.Payload) {
+		t.framesSent++
+	}
 	*to = appendPiece(*to, fl.lane.id, f, at, n)
 	t.kickLocked()
 	return true, nil
@@ -568,6 +573,9 @@ func (t *Trunk) handleData(h header, body []byte, more bool) error {
 		err = protocolError("lane %d has no credit for %d bytes", h.lane, cost)
 	case p.continues != (fl.part != nil):
 		err = protocolError("piece of lane %d out of its order", h.lane)
+	}
+	if err == nil && !p.more && !p.cut {
+		t.framesGot++
 	}
 	if err != nil || l.dead {
 		t.mu.Unlock()
