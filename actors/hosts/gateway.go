@@ -79,10 +79,16 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 		g.registrar.carrier = g.carrier
 	}
 	if err := c.spawnReporter(ctx, g, p.System()); err != nil {
+		if ctx.Err() != nil { // another one is the gateway
+			return nil
+		}
 		return fmt.Errorf("hosts: %w", err)
 	}
 	groups, err := p.System().Spawn(ctx, directoryName, func() actor.Actor { return newDirectory(p.System(), c.Name) })
 	if err != nil {
+		if ctx.Err() != nil { // another one is the gateway
+			return nil
+		}
 		return fmt.Errorf("hosts: %w", err)
 	}
 	var turns atomic.Uint64
