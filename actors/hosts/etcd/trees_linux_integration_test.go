@@ -81,6 +81,11 @@ func billing(_ context.Context, w *coppice.Worker) error {
 // is then, and who runs the singleton.
 func tree() {
 	cfg := treeConfig()
+	if bad := os.Getenv(badVar); bad != "" {
+		badInputs[bad].config(cfg)
+		coppice.Main(coppice.Config{Hosts: cfg, Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: 1, Worker: upAndWait}}})
+		return
+	}
 	if os.Getenv(machineVar) != "" {
 		machine(cfg)
 		return
