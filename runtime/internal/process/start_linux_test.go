@@ -36,8 +36,8 @@ func setLimit(name string) {
 // further one.
 func spareThreads() {
 	var locked, spared sync.WaitGroup
-	locked.Add(16)
-	for range 16 {
+	locked.Add(64)
+	for range 64 {
 		spared.Go(func() {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
