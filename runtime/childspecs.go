@@ -4,11 +4,14 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 
 	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // childSpecs converts nodes to the specs of package supervisor. up is closed when they have all
@@ -94,4 +97,45 @@ func (rt *Runtime) ownSpecs(n *node) []supervisor.ChildSpec {
 	return []supervisor.ChildSpec{rt.poolSpec(childproto.ListenersName, listenerPool, Pool{
 		Name: childproto.ListenersName, Size: 1, Isolation: rt.cfg.ListenerIsolation, Intensity: listenerIntensity, Shutdown: listenerShutdown,
 	}, rt.up)}
+}
+
+// gatewayProcess is a worker as a gateway.
+type gatewayProcess struct{ *Worker }
+
+func (g gatewayProcess) Incarnation() uint64 { return uint64(g.ID()) }
+
+func (g gatewayProcess) Meter() *tracing.Meter { return g.c.Meter() }
+
+func (g gatewayProcess) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return g.ListenSpec(ctx, ListenerSpec{Network: network, Address: address, Policy: netactor.Shared})
+}
+
+// hostPools returns the pools that a tree in a cluster has before its own children. That of the
+// gateway is the first.
+func hostPools(c Cluster, isolation Isolation) []ChildSpec {
+	gateway := Pool{
+		Name: childproto.GatewayName, Size: 1, Isolation: isolation, Intensity: listenerIntensity, Shutdown: listenerShutdown, ofHost: true,
+		Worker: func(ctx context.Context, w *Worker) error { return c.RunGateway(ctx, gatewayProcess{w}) },
+	}
+	run := c.Member()
+	if run == nil {
+		return []ChildSpec{gateway}
+	}
+	return []ChildSpec{gateway, Pool{
+		Name: childproto.MemberName, Size: 1, Intensity: memberIntensity, Shutdown: memberShutdown, ofHost: true,
+		Worker: func(ctx context.Context, w *Worker) error {
+			if err := w.Ready(); err != nil { // the others do not wait for an engine
+				return err
+			}
+			return run(ctx)
+		},
+	}}
+}
+
+// hostOf returns the name of the host in a cluster; "" if there is none.
+func hostOf(c Cluster) string {
+	if c == nil {
+		return ""
+	}
+	return c.HostName()
 }

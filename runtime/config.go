@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"time"
 
+	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -145,4 +147,39 @@ func (cfg Config) load(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("coppice: load the configuration: Config.Load returned %d bytes, at most %d", len(b), maxConfig)
 	}
 	return b, nil
+}
+
+// A Cluster joins the tree to trees on other hosts; *hosts.Config of module actors/hosts is one.
+// Its methods run in the master and in its children alike, but for RunGateway.
+type Cluster interface {
+	// HostName returns the name of this host, the same as long as the tree runs.
+	HostName() string
+
+	// NewBoot returns what tells this start of the host from all others, of any host: 1 to 48
+	// lower-case letters and digits. It is called once a start.
+	NewBoot() string
+
+	// Validate returns what is wrong with the configuration, joined.
+	Validate() error
+
+	// RunGateway carries messages to other hosts until ctx ends. It runs in a process of its own,
+	// which runs no other code of the user, or where Config.ListenerIsolation says so in the
+	// master. A later gateway of the tree has a higher incarnation, and may start while the earlier
+	// one lives: Listen shares the socket. RunGateway calls Ready when it can be the gateway, and
+	// is it from the call of its actors.Gateway's Begin on.
+	RunGateway(ctx context.Context, g actors.GatewayProcess) error
+
+	// Member returns what runs this host's part of what the hosts agree by, until ctx ends; nil if
+	// it has none. It is called in a process of its own, which runs no other code of the user.
+	Member() func(ctx context.Context) error
+
+	// Begin is called in the master before its first child starts, once more in the program of an
+	// upgrade.
+	Begin(ctx context.Context, rt *Runtime) error
+
+	// Operate does in the master what an operator asks of the control endpoint: GET /v1/hosts with
+	// what empty, which is answered with the result as JSON and changes nothing, and POST
+	// /v1/hosts/WHAT?VALUES, of which say tells the operator how it goes on, a line a call. An
+	// error that wraps [ErrUnsupported] says that there is no such thing.
+	Operate(ctx context.Context, rt *Runtime, what string, values url.Values, say func(string)) (any, error)
 }

@@ -1,7 +1,10 @@
 package coppice
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"os"
 	"time"
 
@@ -67,4 +70,15 @@ func waitFor(done <-chan struct{}) {
 	case <-done:
 	case <-time.After(endpointPatience):
 	}
+}
+
+// operateHosts passes on to the cluster what an operator asks.
+func (rt *Runtime) operateHosts(ctx context.Context, what string, r *http.Request) (any, error) {
+	if rt.cfg.Hosts == nil {
+		return nil, fmt.Errorf("coppice: the tree is on one host alone, without Config.Hosts: %w", ErrUnsupported)
+	}
+	_ = r.FormValue("") // parses
+	return rt.cfg.Hosts.Operate(ctx, rt, what, r.Form, func(line string) {
+		rt.events.Put(Event{Time: time.Now(), Kind: HostsOperated, Why: line})
+	})
 }

@@ -43,7 +43,7 @@ var arrows = map[string]struct{ ours, outside []string }{
 		[]string{actorAPI, otelAPI, "golang.org/x/sys"},
 	},
 	"actors/hosts/etcd": {
-		[]string{"actors", "actors/hosts", "runtime"},
+		[]string{"actors", "actors/hosts", "runtime", "supervisor"},
 		[]string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc"},
 	},
 	"netactor": {
@@ -66,7 +66,7 @@ var arrows = map[string]struct{ ours, outside []string }{
 }
 
 // publicRooms are packages below another that any package may import which may import that one.
-var publicRooms = []string{"netactor/dispatch", "netactor/listen", "netactor/registry", "runtime/dashboard", "runtime/jobs"}
+var publicRooms = []string{"netactor/dispatch", "netactor/listen", "netactor/registry", "actors/hosts/seats", "runtime/dashboard", "runtime/jobs"}
 
 // sdk is what only tracing/otlp uses, since a program is to choose whether it
 // pays for it: OpenTelemetry's SDK and exporters.

@@ -99,7 +99,7 @@ const maxCircle = 8
 // reported of a tree. They use types of each other, of specFiles and of compositionFiles alone.
 var (
 	apiFiles = []string{
-		"alone.go", "autoscale.go", "canary.go", "config.go", "control.go", "crash.go", "crashfiles.go", "environment.go", "errors.go", "exit.go", "file.go", "hosts.go", "identity.go", "invalid.go",
+		"alone.go", "autoscale.go", "canary.go", "config.go", "control.go", "crash.go", "crashfiles.go", "environment.go", "errors.go", "exit.go", "file.go", "identity.go", "invalid.go",
 		"listener.go", "listenerinfo.go", "liveness.go", "nesting.go", "output.go", "event.go", "poison.go", "ready.go", "recycle.go", "requesttimeout.go", "resources.go", "sandbox.go",
 		"service.go", "spec.go", "status.go", "stopping.go", "tickets.go", "worker.go",
 	}
