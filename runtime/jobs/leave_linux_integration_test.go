@@ -147,6 +147,8 @@ func (loneHost) Validate() error  { return nil }
 
 func (loneHost) Member() func(context.Context) error { return nil }
 
+func (loneHost) Begin(context.Context, *coppice.Runtime) error { return nil }
+
 func (loneHost) Operate(context.Context, *coppice.Runtime, string, url.Values, func(string)) (any, error) {
 	return nil, coppice.ErrUnsupported
 }
