@@ -130,22 +130,28 @@ func (ps *peers) onLane(p *peer, f *fdipc.Frame, r *wire.Reader) {
 
 // openLane takes this process's end of a lane.
 func (ps *peers) openLane(address string, incarnation, number uint64, h *fdipc.Handle) {
-	p := ps.expectLane(address, incarnation, number)
+	p, former := ps.expectLane(address, incarnation, number)
 	if p == nil {
 		h.Refuse(fdipc.ReasonClosed)
 		return
 	}
 	ready := make(chan struct{}) // its frames wait until it is open
+	var before <-chan struct{} = ready // and until the last one of the former lane is handled
+	if former != nil {
+		before = former.Done()
+	}
 	cfg := fdipc.Config{
 		Credits: laneCredits,
 		Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
 			<-ready
+			<-before
 			if !ps.events.handleFrame(p, f) {
 				f.Refuse(fdipc.ReasonUnknown)
 			}
 		},
 		NoFiles: func(_ *fdipc.Conn, f *fdipc.Frame) {
 			<-ready
+			<-before
 			ps.events.handlesLost(p, f)
 		},
 		Closed: func(*fdipc.Conn, error) {
@@ -171,13 +177,14 @@ func (ps *peers) openLane(address string, incarnation, number uint64, h *fdipc.H
 
 // laneHandleLost gives up a lane whose end did not arrive. The next message asks for another.
 func (ps *peers) laneHandleLost(address string, incarnation, number uint64) {
-	if p := ps.expectLane(address, incarnation, number); p != nil {
+	if p, _ := ps.expectLane(address, incarnation, number); p != nil {
 		ps.dropLane(p, errorReason(fmt.Errorf("%w: %w", ErrLane, fdipc.ErrNoFiles)))
 	}
 }
 
-// expectLane returns the peer that a new lane is for; nil: it is not wanted.
-func (ps *peers) expectLane(address string, incarnation, number uint64) *peer {
+// expectLane returns the peer that a new lane is for; nil: it is not wanted. former is the Conn of
+// the lane that it replaces, if that had not ended: its reader may have a frame in hand.
+func (ps *peers) expectLane(address string, incarnation, number uint64) (_ *peer, former *fdipc.Conn) {
 	for {
 		ps.mu.Lock()
 		_, gone := ps.ended.find(address)
@@ -185,7 +192,7 @@ func (ps *peers) expectLane(address string, incarnation, number uint64) *peer {
 		switch {
 		case gone || ps.closed.Load() || p != nil && !p.lane:
 			ps.mu.Unlock()
-			return nil
+			return nil, nil
 		case p == nil:
 			p = newPeer(ps.localProcess, ps.slot(address), address)
 			p.lane = true
@@ -194,13 +201,13 @@ func (ps *peers) expectLane(address string, incarnation, number uint64) *peer {
 		case p.pending():
 			p.incarnation, p.number = incarnation, number
 			ps.mu.Unlock()
-			return p
+			return p, former
 		case p.number >= number:
 			ps.mu.Unlock()
-			return nil
+			return nil, nil
 		}
 		ps.mu.Unlock()
-		ps.dropLane(p, errorReason(ErrLane)) // the other end has lost it
+		former = ps.dropLane(p, errorReason(ErrLane)) // the other end has lost it
 	}
 }
 
@@ -276,12 +283,13 @@ func (ps *peers) forgetLane(address string, number uint64) {
 }
 
 // dropLane gives up a lane. Unless the reason is that there is no such process, the other process
-// may live on: what waits for an actor there ends, what waits for the process goes on waiting.
-func (ps *peers) dropLane(p *peer, reason supervisor.Reason) {
+// may live on: what waits for an actor there ends, what waits for the process goes on waiting. It
+// returns the Conn of the lane, which is closing; nil if there was none.
+func (ps *peers) dropLane(p *peer, reason supervisor.Reason) *fdipc.Conn {
 	ps.mu.Lock()
 	if !ps.removeLocked(p) {
 		ps.mu.Unlock()
-		return
+		return nil
 	}
 	p.mu.Lock()
 	if p.endReason != nil && isUnreachable(*p.endReason) { // known before a new lane came
@@ -292,6 +300,7 @@ func (ps *peers) dropLane(p *peer, reason supervisor.Reason) {
 		ps.broken[p.address] = p.number
 	}
 	ps.mu.Unlock()
-	p.close(reason)
+	own := p.close(reason)
 	ps.events.laneDropped(p.address, reason, !p.pending())
+	return own
 }
