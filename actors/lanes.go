@@ -135,7 +135,7 @@ func (ps *peers) openLane(address string, incarnation, number uint64, h *fdipc.H
 		h.Refuse(fdipc.ReasonClosed)
 		return
 	}
-	ready := make(chan struct{}) // its frames wait until it is open
+	ready := make(chan struct{})       // its frames wait until it is open
 	var before <-chan struct{} = ready // and until the last one of the former lane is handled
 	if former != nil {
 		before = former.Done()
