@@ -60,6 +60,14 @@ func expect(t *testing.T, url, re string) (parts []string) {
 	return parts
 }
 
+// crash sends the request that crashes its worker.
+func crash(t *testing.T, url string) {
+	t.Helper()
+	if text, err := get(t, url+"/crash"); err == nil {
+		t.Errorf("the request that crashes is answered: %q", text)
+	}
+}
+
 // stop ends a program by SIGTERM.
 func stop(t *testing.T, p *runtimetest.Program) {
 	t.Helper()
@@ -72,9 +80,7 @@ func stop(t *testing.T, p *runtimetest.Program) {
 // TestPlain: the service of one process ends by a panic.
 func TestPlain(t *testing.T) {
 	p, url := step(t, "plain")
-	if text, err := get(t, url+"/crash"); err == nil {
-		t.Errorf("the request that crashes is answered: %q", text)
-	}
+	crash(t, url)
 	if code := p.Wait(); code != 2 {
 		t.Errorf("exit code %d", code)
 	}
@@ -89,7 +95,7 @@ func TestWorkers(t *testing.T) {
 		visits++
 		return len(workers) == 4
 	})
-	get(t, url+"/crash")
+	crash(t, url)
 	p.Await(`panic: no recover helps here`)
 	p.Await(`supervisor: restarting path=master/workers/\d`)
 	n, err := strconv.Atoi(expect(t, url, `^workers/\d visit (\d+)\n$`)[1])
@@ -110,7 +116,7 @@ func TestShared(t *testing.T) {
 		return n
 	}
 	before := visit()
-	get(t, url+"/crash")
+	crash(t, url)
 	p.Await(`supervisor: restarting path=master/web/\d`)
 	if after := visit(); after != before+1 {
 		t.Errorf("visit %d before the crash, %d after it", before, after)
