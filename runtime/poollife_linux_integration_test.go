@@ -143,8 +143,9 @@ func (p *runningTree) spare() (id int) {
 func TestSpare(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
 		p := startTree(t, "spares")
+		events := p.Events(0)
 		for range 3 {
-			runtimetest.Eventually(t, "there is a spare", func() bool { return p.spare() != 0 })
+			next(t, events, coppice.SpareReady)
 			before, spare, addr := p.slots()["web/0"], p.spare(), p.Listeners()[0].Addr.String()
 			p.crash()
 			runtimetest.Eventually(t, "somebody else is in the slot", func() bool {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
+	"github.com/coppice-go/coppice/runtime/internal/inflight"
 )
 
 // ErrRequestTimeout is the cause of a request's context at its soft deadline (context.Cause), and
@@ -38,6 +39,9 @@ type RequestTimeout struct {
 func (r RequestTimeout) validate(bad reportInvalid, path string) {
 	notNegative(bad, path, "RequestTimeout.Soft", r.Soft)
 	notNegative(bad, path, "RequestTimeout.Hard", r.Hard)
+	if longest := max(r.Soft, r.Hard); longest >= inflight.Forever {
+		bad(path, "RequestTimeout", longest, "is longer than 73 years; zero = no deadline")
+	}
 	if r.Hard > 0 && r.Hard < r.Soft {
 		bad(path, "RequestTimeout.Hard", r.Hard, fmt.Sprintf("is shorter than RequestTimeout.Soft, %v", r.Soft))
 	}

@@ -119,12 +119,12 @@ func (g *requestGate) Begin(r *http.Request, timed *httpdrain.Timed) (n int, ref
 }
 
 // Extend is for httpdrain.Gate.
-func (g *requestGate) Extend(n int, d time.Duration) bool {
+func (g *requestGate) Extend(n int, id int64, d time.Duration) bool {
 	t := g.table.Load()
-	if t == nil || n == inflight.None {
+	if t == nil || n == inflight.None || !t.Is(n, id) { // its number may be another request's by now
 		return false
 	}
-	if d < 0 {
+	if d < 0 || d >= inflight.Forever {
 		t.SetDue(n, 0)
 		return true
 	}

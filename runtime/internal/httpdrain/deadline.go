@@ -79,7 +79,7 @@ func (d *Drain) noteTimed(c net.Conn, st http.ConnState) {
 	case t == nil:
 	case st == http.StateHijacked: // done ends it
 		t.hijacked.Store(true)
-		t.gate.Extend(int(t.n.Load()), -1)
+		t.gate.Extend(int(t.n.Load()), t.current.Load(), -1)
 	default:
 		(*t.end.Load())(context.Canceled)
 	}
@@ -158,7 +158,12 @@ func (t *Timed) done() {
 
 // Extend gives the request whose context is ctx, or was derived from it, d until its first
 // deadline, in place of what is left; a negative d ends its deadlines. It reports whether it did.
+// Over HTTP/1 a context that outlives its request is one of the next request of the connection.
 func Extend(ctx context.Context, d time.Duration) bool {
 	t, ok := ctx.Value(timedKey{}).(*Timed)
-	return ok && ctx.Err() == nil && t.gate.Extend(int(t.n.Load()), d)
+	if !ok || ctx.Err() != nil {
+		return false
+	}
+	id := t.current.Load()
+	return id > 0 && t.gate.Extend(int(t.n.Load()), id, d)
 }

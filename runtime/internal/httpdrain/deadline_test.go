@@ -30,7 +30,7 @@ func (g *timedGate) Begin(_ *http.Request, t *Timed) (int, string) {
 	return int(id), ""
 }
 func (g *timedGate) End(int) {}
-func (g *timedGate) Extend(n int, d time.Duration) bool {
+func (g *timedGate) Extend(n int, _ int64, d time.Duration) bool {
 	g.extended <- d
 	return int64(n) == g.ids.Load()
 }

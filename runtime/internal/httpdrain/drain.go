@@ -73,7 +73,7 @@ type Gate interface {
 
 	// Extend gives a request d until its first deadline; negative = for ever. It reports whether n
 	// is one.
-	Extend(n int, d time.Duration) bool
+	Extend(n int, id int64, d time.Duration) bool
 }
 
 // connKey is the context key under which a request finds its connection.

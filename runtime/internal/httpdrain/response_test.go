@@ -180,5 +180,5 @@ type unguarded struct{}
 
 func (unguarded) Begin(*http.Request, *httpdrain.Timed) (int, string) { return 0, "" }
 
-func (unguarded) Extend(int, time.Duration) bool { return false }
+func (unguarded) Extend(int, int64, time.Duration) bool { return false }
 func (unguarded) End(int)                        {}

@@ -1,6 +1,13 @@
 package inflight
 
-import "time"
+import (
+	"math"
+	"time"
+)
+
+// Forever is a deadline that never comes: sums with it stay within a Duration. Longer ones are not
+// to be had.
+const Forever = time.Duration(math.MaxInt64 / 4)
 
 // A Request is in flight. Number and beginning together are its identity.
 type Request struct {
@@ -20,9 +27,10 @@ type Deadlines struct {
 	seen  map[int]sight // by number
 }
 
-// sight is a request that was seen.
+// sight is a deadline of a request that was seen.
 type sight struct {
 	began int64
+	due   time.Duration
 	lost  time.Duration // before it was seen
 }
 
@@ -48,8 +56,8 @@ func (d *Deadlines) Step(now time.Duration, all []Request) (over []Request, next
 	seen := make(map[int]sight, len(all))
 	for _, r := range all {
 		s, known := d.seen[r.N]
-		if !known || s.began != r.Began {
-			s = sight{r.Began, before}
+		if !known || s.began != r.Began || s.due != r.Due {
+			s = sight{r.Began, r.Due, before}
 		}
 		seen[r.N] = s
 		switch end := r.Due + d.grace + d.lost - s.lost; {

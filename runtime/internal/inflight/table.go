@@ -149,11 +149,16 @@ func (t *Table) Read() []Served {
 	return all
 }
 
+// Is reports whether the request with a number and a beginning is in flight.
+func (t *Table) Is(n int, began int64) bool {
+	return t.state(n).Load() == 1 && t.int64(n, offBegan).Load() == began
+}
+
 // Served returns what is known of a request; false if it has ended.
 func (t *Table) Served(q Request) (r Served, ok bool) {
 	r = Served{Key: string(t.Key(q.N)), Began: time.Unix(0, q.Began)}
 	copy(r.Trace[:], t.mem[q.N*slotSize+16:])
-	return r, t.state(q.N).Load() == 1 && t.int64(q.N, offBegan).Load() == q.Began
+	return r, t.Is(q.N, q.Began)
 }
 
 // InFlight appends the requests of a worker that lives to all. It does not touch pages that were

@@ -29,6 +29,8 @@ type childCall struct {
 	error  func(error) error // of the start if the call fails
 	spare  int               // if not 0, a failure leaves out so many calls, this one included, and the start goes on
 
+	without bool // if it fails, the start begins again without NoNetwork
+
 	puts   *uint32        // gets the result
 	digits *[pidRoom]byte // of getpid: gets the result in decimal, and a zero
 }
@@ -142,6 +144,9 @@ func (cmd *Command) calls(path string, fds []uintptr) *childCalls {
 			}
 		}
 		c.group(from, spec.BestEffort)
+		for i := from + 1; i < len(c.calls); i++ { // half of it is no network at all
+			c.calls[i].spare, c.calls[i].without = 0, spec.BestEffort
+		}
 	}
 	keep, caps := w.Capabilities()
 	if caps {
@@ -190,7 +195,8 @@ func (cmd *Command) calls(path string, fds []uintptr) *childCalls {
 	}
 	c.placeFiles(fds)
 	var files unix.Rlimit // as syscall.ForkExec has it
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
+	listed := slices.ContainsFunc(late, func(l Rlimit) bool { return l.Name == "nofile" })
+	if !listed && unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
 		files.Cur = min(softFiles(), files.Max)
 		c.may(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, held(c, files), 0)
 	}

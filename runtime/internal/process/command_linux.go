@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/coppice-go/coppice/runtime/internal/wall"
@@ -78,6 +79,11 @@ func start(cmd Command) (*Process, error) {
 			return nil, &OptionError{l.String(), fmt.Errorf("%w: there is no such limit", syscall.EINVAL)}
 		}
 	}
+	for _, s := range slices.Concat(cmd.Args, cmd.Env, []string{cmd.Path, cmd.Dir}) {
+		if strings.IndexByte(s, 0) >= 0 {
+			return nil, fmt.Errorf("%w: %q has a zero byte", syscall.EINVAL, s)
+		}
+	}
 	if err := cmd.findDir(); err != nil {
 		return nil, err
 	}
@@ -125,6 +131,8 @@ func reason(err error, path, dir string) error {
 	switch {
 	case errors.Is(err, syscall.ENOENT) && missing == nil:
 		return fmt.Errorf("%w: the interpreter that its first line names", err)
+	case errors.Is(err, syscall.EAGAIN):
+		return tooMany(err)
 	case errors.Is(err, syscall.E2BIG):
 		return fmt.Errorf("%w: an argument or variable of more than 128 KiB, or all together of more than a quarter of the stack's limit (ulimit -s)", err)
 	case errors.Is(err, syscall.ENOEXEC):

@@ -27,23 +27,39 @@ func launch(cmd Command, path string, fds []uintptr) (pid, pidfd int, lacks []st
 	if err != nil {
 		return 0, 0, nil, err
 	}
+	again := false
 	for i, call := range c.calls {
 		switch {
 		case errnos[i] == 0 || call.error == nil:
 		case call.spare != 0:
 			lacks = append(lacks, call.error(errnos[i]).Error())
+		case i < len(c.calls)-1 && slices.Contains(shortages, errnos[i]): // no option is to blame
+			err = errnos[i]
 		default:
-			err = call.error(errnos[i])
+			err, again = call.error(errnos[i]), call.without
 		}
 	}
 	if err == nil && pidfd < 0 {
 		err = withoutPidfd()
+	}
+	if again {
+		w := *cmd.Wall
+		w.Rules.NoNetwork, cmd.Wall = false, &w
+		lack := err.Error()
+		if err := abandon(child, pidfd, nil); err != nil {
+			return 0, 0, nil, err
+		}
+		pid, pidfd, lacks, err = launch(cmd, path, fds)
+		return pid, pidfd, append(lacks, lack), err
 	}
 	if err != nil {
 		err = abandon(child, pidfd, err)
 	}
 	return child, pidfd, lacks, err
 }
+
+// shortages are errors for which a later start may succeed.
+var shortages = []syscall.Errno{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE}
 
 // A forkCall is a system call that forks. What args point to is on the heap, and held.
 type forkCall struct {
@@ -97,6 +113,7 @@ func fork(cgroup *os.File, calls []childCall) (pid, pidfd int, errnos []syscall.
 	over()
 	syscall.ForkLock.Unlock()
 	if errno != 0 {
+		*fd = -1 // the kernel may have written it, and closed it
 		err = forkError(errno, cgroup)
 	}
 	err = errors.Join(err, os.NewSyscallError("rt_sigprocmask", unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)))
@@ -110,7 +127,7 @@ func forkError(errno syscall.Errno, cgroup *os.File) error {
 	switch {
 	case errno == syscall.EAGAIN:
 		return tooMany(errno)
-	case errno == syscall.ENOMEM, errno == syscall.EMFILE, errno == syscall.ENFILE:
+	case slices.Contains(shortages, errno):
 		return errno
 	case cgroup != nil:
 		return option("Cgroup "+cgroup.Name(), "clone3", needsCgroup)(errno)

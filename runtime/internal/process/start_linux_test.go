@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,6 +96,7 @@ func TestStartErrors(t *testing.T) {
 		{"a directory", cmd(dir), syscall.EACCES, "", false},
 		{"no program", cmd(file("words", "echo hello\n", 0o755)), syscall.ENOEXEC, "#!", false},
 		{"being written", cmd(busy.Name()), syscall.ETXTBSY, "", false},
+		{"a zero byte", with(func(c *Command) { c.Args = append(c.Args, "a\x00b") }), syscall.EINVAL, "zero byte", false},
 		{"too many arguments", with(func(c *Command) { c.Args = append(c.Args, strings.Repeat("a", 1<<18)) }), syscall.E2BIG, "ulimit -s", false},
 		{"too many files", with(func(c *Command) { c.Files = make([]*os.File, MaxFiles+1) }), syscall.EMFILE, "Files", false},
 		{"no directory", with(func(c *Command) { c.Dir = dir + "/nothing" }), syscall.ENOENT, "Dir " + dir + "/nothing", false},
@@ -243,6 +245,39 @@ func TestStoppedBeforeItsExec(t *testing.T) {
 			return
 		default:
 		}
+	}
+}
+
+// TestRaisedLimitIsKept: a hard limit that is raised before the user changes is not lowered again:
+// to raise it then takes a privilege.
+func TestRaisedLimitIsKept(t *testing.T) {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil {
+		t.Fatal(err)
+	}
+	if now.Max == unix.RLIM_INFINITY {
+		t.Skip("there is no higher limit")
+	}
+	cmd := Command{
+		Path: "/bin/true", Args: []string{"/bin/true"},
+		Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, Rlimits: []Rlimit{{"nofile", 20, now.Max + 100}},
+	}
+	c := cmd.calls(cmd.Path, nil)
+	raised := 0
+	for _, call := range c.calls {
+		if call.number != unix.SYS_PRLIMIT64 || call.args[1] != unix.RLIMIT_NOFILE {
+			continue
+		}
+		for _, p := range c.held {
+			if l, ok := p.(*unix.Rlimit); ok && uintptr(unsafe.Pointer(l)) == call.args[2] {
+				if raised++; l.Max != now.Max+100 {
+					t.Errorf("call %d has the hard limit %d, and it is to be %d", raised, l.Max, now.Max+100)
+				}
+			}
+		}
+	}
+	if raised != 2 {
+		t.Errorf("%d calls set the limit, want one before setuid and one after", raised)
 	}
 }
 
