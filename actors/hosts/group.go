@@ -242,7 +242,10 @@ func (g *Group) Join(ctx context.Context, member string, pid *actor.PID) error {
 		<-m.C
 		c.forget(j)
 	}()
-	err := c.say(ctx, j)
+	done, err := c.say(ctx, j)
+	if err == nil {
+		err = c.await(ctx, done)
+	}
 	if err != nil {
 		c.forget(j)
 		m.Cancel()
@@ -258,23 +261,21 @@ func (c *groupClient) forget(j groupJoin) {
 }
 
 // say tells the gateway something until it has answered, or ctx ends.
-func (c *groupClient) say(ctx context.Context, msg any) error {
+func (c *groupClient) say(ctx context.Context, msg any) (groupDone, error) {
 	for pause := pollPause / 20; ; pause = min(2*pause, pollPause) {
 		a, err := actors.Ask[groupDone](ctx, c.system, c.directory(), msg)
 		switch {
 		case err == nil && a.Err == actors.ErrTooMany.Error():
-			return actors.ErrTooMany
+			return a, actors.ErrTooMany
 		case err == nil && a.Err != "":
-			return errors.New(a.Err)
-		case err == nil:
-			return c.await(ctx, a)
-		case errors.Is(err, actors.ErrClosed):
-			return err
+			return a, errors.New(a.Err)
+		case err == nil, errors.Is(err, actors.ErrClosed):
+			return a, err
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return err
+			return a, err
 		}
 	}
 }
@@ -303,13 +304,17 @@ func (c *groupClient) await(ctx context.Context, a groupDone) error {
 func (g *Group) Leave(ctx context.Context, pid *actor.PID) error {
 	c := g.client
 	c.saying.Lock()
-	defer c.saying.Unlock()
 	c.mu.Lock()
 	c.joined = slices.DeleteFunc(c.joined, func(o groupJoin) bool {
 		return o.Group == g.name && o.Member.Address == pid.GetAddress() && o.Member.ID == pid.GetId()
 	})
 	c.mu.Unlock()
-	if err := c.say(ctx, groupLeave{g.name, group.Member{Address: pid.GetAddress(), ID: pid.GetId()}}); err != nil {
+	done, err := c.say(ctx, groupLeave{g.name, group.Member{Address: pid.GetAddress(), ID: pid.GetId()}})
+	c.saying.Unlock() // the copy, which await waits for, may say something first
+	if err == nil {
+		err = c.await(ctx, done)
+	}
+	if err != nil {
 		return fmt.Errorf("hosts: leave %q: %w", g.name, err)
 	}
 	return nil

@@ -18,6 +18,9 @@ func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 // TestBadImages: each bad image has an answer with the reason, good ones between them are answered,
 // the third request with what killed twice is refused, and another image that crashes is not.
 func TestBadImages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a race build needs its dynamic loader, which the walls keep away")
+	}
 	p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0")
 	url := p.Await(`^(http://\S+/)`)[1]
 	var good bytes.Buffer

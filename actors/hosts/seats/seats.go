@@ -114,6 +114,13 @@ func Recover(dir, snapshot string) error {
 	if _, err := os.Stat(dir); err != nil {
 		return bad(err)
 	}
+	c := client(filepath.Join(dir, ClientSocket))
+	if call(context.Background(), c, "list", map[string]bool{"linearizable": true}, nil) == nil {
+		return bad(errors.New("the engine answers, so it has a majority: nothing is lost"))
+	}
+	if err := os.Remove(filepath.Join(dir, RecoverFile)); err != nil && !os.IsNotExist(err) { // one before is over
+		return bad(err)
+	}
 	if err := os.Remove(filepath.Join(dir, Snapshot)); err != nil && !os.IsNotExist(err) {
 		return bad(err)
 	}

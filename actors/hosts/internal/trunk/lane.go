@@ -107,14 +107,15 @@ type item struct {
 	res   *reservation // of a long frame
 }
 
-// chunk is what the memory of frames that wait has at least, so that many share it.
+// chunk is what the memory of frames that wait has at most, but for that of one frame. Between long
+// frames it has no more than they take: a peer that sends both in turn is to pay for what it holds.
 const chunk = 8 << 10
 
 var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
 
 // add adds a frame as it came, if it has room for it.
 func (it *item) add(h header, body []byte) bool {
-	if cap(it.raw)-len(it.raw) < headerSize+len(body) {
+	if it.res != nil || len(it.raw) > 0 && len(it.raw)+headerSize+len(body) > chunk {
 		return false
 	}
 	it.raw = appendFrame(it.raw, h.typ, h.bits, h.lane, body, nil)
@@ -125,9 +126,9 @@ func (it *item) add(h header, body []byte) bool {
 func (fl *flow) queueLocked(h header, body []byte, payload, cost int) {
 	n := len(fl.queue)
 	if n == 0 || !fl.queue[n-1].add(h, body) {
-		it := item{raw: chunks.Get().(*[chunk]byte)[:0]}
-		if headerSize+len(body) > chunk {
-			it.raw = make([]byte, 0, headerSize+len(body))
+		it := item{}
+		if (n == 0 || fl.queue[n-1].res == nil) && headerSize+len(body) <= chunk {
+			it.raw = chunks.Get().(*[chunk]byte)[:0]
 		}
 		it.add(h, body)
 		fl.queue = append(fl.queue, it)
