@@ -92,8 +92,9 @@ const (
 
 // A turn is a reload of several hosts that one host takes part in.
 type turn struct {
-	name string
-	end  context.CancelFunc // of the watch of the master that leads it
+	name   string
+	leader string             // the address of the master that leads it
+	end    context.CancelFunc // of the watch of that master
 
 	stop context.CancelFunc  // of the reload; nil: it has not begun
 	done chan struct{}       // closed when it has ended, and gone back if it has failed
@@ -173,11 +174,14 @@ func (o *operator) ordered(c actor.Context, x hostOrder) {
 
 // obey does what is ordered.
 func (o *operator) obey(ctx context.Context, x hostOrder) error {
+	if x.Do == doHold {
+		o.freeOver(ctx, x.Turn)
+	}
 	o.mu.Lock()
 	t := o.turn
 	if x.Do == doHold && t == nil {
 		watch, end := context.WithCancel(context.Background())
-		o.turn = &turn{name: x.Turn, end: end}
+		o.turn = &turn{name: x.Turn, leader: x.From, end: end}
 		go o.freeWith(watch, o.turn, x.From) // ends with the turn
 		o.mu.Unlock()
 		return nil
@@ -208,6 +212,22 @@ func (o *operator) obey(ctx context.Context, x hostOrder) error {
 		return nil
 	}
 	return fmt.Errorf("%q: %w", x.Do, coppice.ErrUnsupported)
+}
+
+// freeOver ends the turn that holds this host if its leader says that it is over: the order to end
+// it was lost. Not the one of a name.
+func (o *operator) freeOver(ctx context.Context, but string) {
+	o.mu.Lock()
+	t := o.turn
+	o.mu.Unlock()
+	if t == nil || t.name == but {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, snapshotWait)
+	defer cancel()
+	if on, err := actors.Ask[bool](ctx, o.system, actor.NewPID(t.leader, operatorName), hostConfirm{t.name}); err == nil && !on {
+		o.free(t)
+	}
 }
 
 // reload reloads this host, and goes back if the new workers are not well.
@@ -308,6 +328,9 @@ func (c *Config) Reload(ctx context.Context, r Reload, say func(string)) error {
 		return fmt.Errorf("hosts: reload: %w", err)
 	}
 	x := hostOrder{Turn: rand.Text(), Settle: r.Settle}
+	o.mu.Lock()
+	o.nonces[x.Turn] = struct{}{} // see freeOver
+	o.mu.Unlock()
 	do := func(ctx context.Context, host, what string) error {
 		x := x
 		x.Do = what
@@ -316,6 +339,9 @@ func (c *Config) Reload(ctx context.Context, r Reload, say func(string)) error {
 	last := context.WithoutCancel(ctx)
 	var held, reloaded []string
 	defer func() {
+		o.mu.Lock()
+		delete(o.nonces, x.Turn)
+		o.mu.Unlock()
 		for _, host := range held {
 			ctx, cancel := context.WithTimeout(last, snapshotWait)
 			_ = do(ctx, host, doFree) // a host that is lost frees itself
