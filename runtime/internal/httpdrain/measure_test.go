@@ -16,7 +16,7 @@ type openGate struct{}
 
 func (openGate) Begin(*http.Request, *Timed) (n int, refused string) { return 0, "" }
 func (openGate) End(int)                                             {}
-func (openGate) Extend(int, int64, time.Duration) bool                      { return false }
+func (openGate) Extend(int, int64, time.Duration) bool               { return false }
 
 // TestMeasure: which requests have failed is known over HTTP/1 and HTTP/2, without an allocation.
 func TestMeasure(t *testing.T) {

@@ -181,4 +181,4 @@ type unguarded struct{}
 func (unguarded) Begin(*http.Request, *httpdrain.Timed) (int, string) { return 0, "" }
 
 func (unguarded) Extend(int, int64, time.Duration) bool { return false }
-func (unguarded) End(int)                        {}
+func (unguarded) End(int)                               {}
