@@ -42,6 +42,7 @@ func TestHostFiles(t *testing.T) {
 	})}
 	go func() { _ = srv.Serve(ln) }() // until Close
 	defer srv.Close()
+	lost := t.TempDir()
 	for _, row := range []struct {
 		args string
 		code int
@@ -59,7 +60,8 @@ func TestHostFiles(t *testing.T) {
 		{"hosts seat replace a --dir " + engine, codeFailed, "another"},
 		{"hosts seat replace b --dir none", codeFailed, "no engine answers"},
 		{"hosts seat recover --dir none", codeFailed, "recover the engine in none"},
-		{"hosts seat recover --dir " + engine, 0, "makes the engine anew"},
+		{"hosts seat recover --dir " + engine, codeFailed, "nothing is lost"},
+		{"hosts seat recover --dir " + lost, 0, "makes the engine anew"},
 	} {
 		code, out, errs := ctl(t.Context(), nil, strings.Fields(row.args)...)
 		if code != row.code || !strings.Contains(out+errs, row.want) {
@@ -71,7 +73,7 @@ func TestHostFiles(t *testing.T) {
 			t.Errorf("asked %s, want %s", got, want)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(engine, seats.RecoverFile)); err != nil {
+	if _, err := os.Stat(filepath.Join(lost, seats.RecoverFile)); err != nil {
 		t.Error(err)
 	}
 }
