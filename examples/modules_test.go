@@ -1,6 +1,6 @@
 // Package examples tests the modules of the repository besides the library's: the example programs
-// that have dependencies of their own, what exports traces, the gRPC server, the command coppicectl,
-// the page in a browser, and the benchmarks in .bench; the others test themselves.
+// that have dependencies of their own, what exports traces, the gRPC server, the command
+// coppicectl, the page in a browser, and the benchmarks in .bench; the others test themselves.
 package examples
 
 import (

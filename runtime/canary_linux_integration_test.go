@@ -234,8 +234,8 @@ func TestCanaryHeld(t *testing.T) {
 	})
 }
 
-// TestCanaryJudge: what the program itself finds worse goes back, in its own words; a panic of it is
-// no verdict for the new generation.
+// TestCanaryJudge: what the program itself finds worse goes back, in its own words; a panic of it
+// is no verdict for the new generation.
 func TestCanaryJudge(t *testing.T) {
 	setOrder("serve")
 	p := startTree(t, "canary, own verdict")

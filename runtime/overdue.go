@@ -20,7 +20,8 @@ type requestJudge struct {
 	replace func(o inflight.Request, why error, served []inflight.Served)
 }
 
-// run judges until the worker ends, is asked to stop, or is to be replaced. The caller waits for it.
+// run judges until the worker ends, is asked to stop, or is to be replaced. The caller waits for
+// it.
 func (j requestJudge) run() {
 	if j.timeouts.Hard == 0 || j.table == nil {
 		return

@@ -23,9 +23,9 @@ type Poison struct {
 	Keys   int           // that are kept at most; zero = 1,024
 
 	// Key returns the key of a request, which may be on any goroutine; "" = it is never refused,
-	// not noted for crash reports, and has no RequestTimeout. nil = the method and URL.Path. It must be quick, must not
-	// block, and must not read the body. Of a key of more than 216 bytes the end is replaced by a
-	// hash.
+	// not noted for crash reports, and has no RequestTimeout. nil = the method and URL.Path. It
+	// must be quick, must not block, and must not read the body. Of a key of more than 216 bytes
+	// the end is replaced by a hash.
 	Key func(r *http.Request) string
 }
 

@@ -114,8 +114,8 @@ func (p *runningTree) begin(path string) (pid int, body io.ReadCloser) {
 	return pid, resp.Body
 }
 
-// TestRequestTimeoutSoft: at the soft deadline a request's context ends, and the log shows the stack
-// of its goroutine. The connection, and the worker, go on.
+// TestRequestTimeoutSoft: at the soft deadline a request's context ends, and the log shows the
+// stack of its goroutine. The connection, and the worker, go on.
 func TestRequestTimeoutSoft(t *testing.T) {
 	p := startTree(t, "timed")
 	c := http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{}}
@@ -158,7 +158,8 @@ func TestRequestTimeoutHard(t *testing.T) {
 				crashed.ch = make(chan coppice.CrashReport, 100)
 				p := startTree(t, tree)
 				events := p.Events(coppice.FromNow)
-				// A stopped process takes all it has along, one that spins may: only who is not there counts.
+				// A stopped process takes all it has along, one that spins may: only who is not
+				// there counts.
 				alone := way != "/blocks"
 				var lost, served atomic.Int64
 				over := make(chan struct{})

@@ -23,8 +23,8 @@ import (
 // What these tests count does not depend on how fast the machine is. Each bound is that of the day
 // when the test was written, with a little room: a change that raises a count must say why.
 
-// asks makes n requests, one after the other, each over a connection of its own or all over one, and
-// returns the last answer.
+// asks makes n requests, one after the other, each over a connection of its own or all over one,
+// and returns the last answer.
 func asks(t *testing.T, addr, path string, n int, each bool) (answer string) {
 	t.Helper()
 	var c net.Conn
@@ -133,8 +133,8 @@ var inputs = regexp.MustCompile(`^(read|write|sendmsg|recvmsg|sendto|recvfrom|ac
 // summed is a line of strace's summary.
 var summed = regexp.MustCompile(`(?m)^\s*[0-9.]+\s+[0-9.]+\s+[0-9]+\s+([0-9]+)\s.*?\b([a-z]\w*)$`)
 
-// straced starts a server and makes requests: a few, and then n by strace. It returns the number of each
-// system call of all processes.
+// straced starts a server and makes requests: a few, and then n by strace. It returns the number of
+// each system call of all processes.
 func straced(t *testing.T, start func() (*server, error), path string, n int, each bool) map[string]float64 {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "calls")

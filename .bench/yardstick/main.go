@@ -18,9 +18,9 @@
 //
 // value is operations per second, cpu_ns_per_op the processor time (user and system) of all
 // processes that are measured. Rows that begin with "peer_", and http_keepalive_plain, are the
-// small programs (peers/): C, if gcc is there, Node likewise, and plain Go. With -rounds each row runs that often,
-// all rows in turn, so that rows of one round can be compared with each other; noise of the machine
-// then hits all alike. -pin keeps all processes on one core.
+// small programs (peers/): C, if gcc is there, Node likewise, and plain Go. With -rounds each row
+// runs that often, all rows in turn, so that rows of one round can be compared with each other;
+// noise of the machine then hits all alike. -pin keeps all processes on one core.
 //
 // handles, messages and roundtrip measure fdipc between two processes, which both count.
 // "came_back" counts handles that the child did not claim in time, on a machine too busy to run it;

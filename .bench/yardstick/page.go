@@ -269,8 +269,8 @@ func growthTable(all map[string][]result) string {
 	return b.String()
 }
 
-// chart draws the ratios as bars with their quartiles, on a scale on which 1/2 and 2 are as far from
-// 1, and what grows as lines, each in parts of its largest.
+// chart draws the ratios as bars with their quartiles, on a scale on which 1/2 and 2 are as far
+// from 1, and what grows as lines, each in parts of its largest.
 func chart(ls []line, all map[string][]result) string {
 	const left, width, high = 430, 360, 22
 	var b strings.Builder

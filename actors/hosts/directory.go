@@ -80,8 +80,8 @@ const maxForeignPolls = 1024
 // pollPause is between two polls that fail, at most, and the first is a tenth of it.
 const pollPause = time.Second
 
-// A groupDirectory is the actor of a gateway that knows who is in the groups: the members of its host,
-// which join it, and those of the others, whose directories it polls. It never waits.
+// A groupDirectory is the actor of a gateway that knows who is in the groups: the members of its
+// host, which join it, and those of the others, whose directories it polls. It never waits.
 type groupDirectory struct {
 	system *actors.System
 	name   string // drawn

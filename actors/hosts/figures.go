@@ -10,8 +10,8 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// trunkCounters count what a gateway has carried, by the name of the other host. The zero value is ready
-// to use. Methods may be called concurrently.
+// trunkCounters count what a gateway has carried, by the name of the other host. The zero value is
+// ready to use. Methods may be called concurrently.
 type trunkCounters struct {
 	mu sync.Mutex
 	of map[string]*trunkFigures

@@ -27,8 +27,8 @@ import (
 //
 // There is no owner, and no engine is needed: each host sees the members of the hosts that it
 // reaches. Hosts that see different members pick different ones for a key, for milliseconds when a
-// member comes or goes, for as long as it lasts when two do not reach each other. What must have one
-// owner has a name of the cluster.
+// member comes or goes, for as long as it lasts when two do not reach each other. What must have
+// one owner has a name of the cluster.
 //
 // Its methods may be called concurrently.
 type Group struct {
@@ -220,12 +220,12 @@ func (c *groupClient) renewLocked(name string) {
 	}
 }
 
-// Join makes an actor of this process a member, until it ends or leaves, and returns when this process
-// sees it; others hear of it in some milliseconds. member is its name among those of the host,
-// best that of its slot (Worker.Name): its keys are those of the host and this name, so who comes
-// later with the same name on the same host, a worker of the next generation, has its keys in its
-// place. Errors: that of ctx; actors.ErrName, actors.ErrTooMany, ErrNoActor if pid is none of this
-// process.
+// Join makes an actor of this process a member, until it ends or leaves, and returns when this
+// process sees it; others hear of it in some milliseconds. member is its name among those of the
+// host, best that of its slot (Worker.Name): its keys are those of the host and this name, so who
+// comes later with the same name on the same host, a worker of the next generation, has its keys in
+// its place. Errors: that of ctx; actors.ErrName, actors.ErrTooMany, ErrNoActor if pid is none of
+// this process.
 func (g *Group) Join(ctx context.Context, member string, pid *actor.PID) error {
 	if err := CheckName(member); err != nil {
 		return fmt.Errorf("hosts: join %q: %w", g.name, err)

@@ -107,8 +107,8 @@ func TestGroupPrograms(t *testing.T) {
 	for _, host := range []string{"a", "b", "c"} {
 		start(host)
 	}
-	// agreed waits until all workers of these hosts say the same of a number of members, and returns
-	// what.
+	// agreed waits until all workers of these hosts say the same of a number of members, and
+	// returns what.
 	agreed := func(n int, at ...string) (digest string) {
 		t.Helper()
 		runtimetest.Eventually(t, fmt.Sprint("the workers of ", at, " agree about ", n), func() bool {

@@ -66,7 +66,8 @@ type Members struct {
 	Hosts       []HostInfo `json:"hosts"` // by their names
 }
 
-// reporterName is the gateway's actor that says what the gateway knows, and gatewayName its process.
+// reporterName is the gateway's actor that says what the gateway knows, and gatewayName its
+// process.
 const (
 	reporterName = "hosts"
 	gatewayName  = "gateway/0"

@@ -553,8 +553,9 @@ func (h *Holding) Context() context.Context { return h.ctx }
 // Release gives the name back. It is called when what the name was for has stopped, not before:
 // from then on another host may act. It waits until the engine has freed the name; when ctx ends
 // first its error comes, and the name is freed when the engine can be reached, or with the session.
-// ErrLost: the session has ended before, though Context had not: the name is free when its lease has
-// ended, or was free already. A second call is no error, nor one when Context has ended by ErrLost.
+// ErrLost: the session has ended before, though Context had not: the name is free when its lease
+// has ended, or was free already. A second call is no error, nor one when Context has ended by
+// ErrLost.
 func (h *Holding) Release(ctx context.Context) error {
 	freed := make(chan error, 1)
 	if !h.names.post(func() {

@@ -306,9 +306,9 @@ func (o *operator) settle(ctx context.Context, generation int, limit time.Durati
 //
 // When a host fails, it goes back, and so do those that were reloaded before, the last first. When
 // a host is lost midway, it stops: what that host runs is not known, and the others stay as they
-// are. Either is a HostsReloadError. The end of ctx is a failure of the host whose turn it is. When the
-// master that leads it is lost, the host whose turn it is goes back, and the others stay as they
-// are.
+// are. Either is a HostsReloadError. The end of ctx is a failure of the host whose turn it is. When
+// the master that leads it is lost, the host whose turn it is goes back, and the others stay as
+// they are.
 //
 // It runs in the master: in a Func, or a hook. say, which may be nil, is told how it goes on, a
 // line a call.

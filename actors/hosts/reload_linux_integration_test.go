@@ -25,8 +25,9 @@ import (
 
 const opsVar = "COPPICE_TEST_OPERATED" // a directory: the program is one of three that are operated
 
-// operatedProgram is a host with two workers, whose configuration is the file config in a directory.
-// By files there those with a configuration fail on a host, die when they are ready, or wait.
+// operatedProgram is a host with two workers, whose configuration is the file config in a
+// directory. By files there those with a configuration fail on a host, die when they are ready, or
+// wait.
 func operatedProgram() {
 	name, network, dir := os.Getenv(hostVar), os.Getenv(netVar), os.Getenv(opsVar)
 	peers := hosts.Static{}

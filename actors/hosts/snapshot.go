@@ -22,7 +22,8 @@ type TreeInfo struct {
 	Generation int        `json:"generation"`        // of the newest worker
 	Program    string     `json:"program,omitempty"` // module and version, and the revision of its source
 	Pools      []PoolInfo `json:"pools"`
-	// Reaches are the hosts to which it has a trunk: two that do not reach each other are seen here.
+	// Reaches are the hosts to which it has a trunk: two that do not reach each other are seen
+	// here.
 	Reaches []string `json:"reaches"`
 }
 

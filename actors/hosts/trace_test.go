@@ -11,8 +11,8 @@ import (
 	"github.com/coppice-go/coppice/actors"
 )
 
-// TestTraceOverHosts: an ask that goes over a host to a third is one trace, each handler's span under
-// that of its sender.
+// TestTraceOverHosts: an ask that goes over a host to a third is one trace, each handler's span
+// under that of its sender.
 func TestTraceOverHosts(t *testing.T) {
 	rec := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(rec))

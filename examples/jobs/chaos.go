@@ -19,8 +19,9 @@ const (
 	patience = time.Minute // for all jobs, on a busy machine
 )
 
-// harm gives the service jobs, kills a worker again and again meanwhile, and reloads. It prints what
-// became of the jobs, and ends the program with an error if one is lost or ends as it must not.
+// harm gives the service jobs, kills a worker again and again meanwhile, and reloads. It prints
+// what became of the jobs, and ends the program with an error if one is lost or ends as it must
+// not.
 func harm(rt *coppice.Runtime, url string) {
 	defer http.DefaultClient.CloseIdleConnections()
 	inputs, ids := []string{"flaky", "poison", "endless", "no number"}, map[string]string{}
@@ -62,8 +63,8 @@ func harm(rt *coppice.Runtime, url string) {
 	}
 }
 
-// reload reloads the tree. A new worker that a bad job kills counts against the release, as any that
-// ends during a reload: then it is tried again.
+// reload reloads the tree. A new worker that a bad job kills counts against the release, as any
+// that ends during a reload: then it is tried again.
 func reload(rt *coppice.Runtime) {
 	for began := time.Now(); ; {
 		if err := rt.Reload(context.Background()); err == nil {

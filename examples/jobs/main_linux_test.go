@@ -22,8 +22,8 @@ func TestChaos(t *testing.T) {
 	examplestest.Chaos(t, "-addr", "127.0.0.1:0")
 }
 
-// TestUpgrade: a job that runs while the program is replaced in place runs again to its end, one that
-// was over is known, and numbers go on.
+// TestUpgrade: a job that runs while the program is replaced in place runs again to its end, one
+// that was over is known, and numbers go on.
 func TestUpgrade(t *testing.T) {
 	p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0")
 	url := p.Await(`^(http://\S+/)`)[1] + "jobs"

@@ -24,8 +24,8 @@ import (
 //	faults.Kill("between the two writes")
 //
 // Each order strikes once, in the process that comes to the point first. Workers find the orders in
-// the directory for temporary files, which a sandbox may hide from them. A process that still stalls
-// when the tree ends is killed at the end of its Shutdown time.
+// the directory for temporary files, which a sandbox may hide from them. A process that still
+// stalls when the tree ends is killed at the end of its Shutdown time.
 type Faults struct {
 	t   testing.TB
 	dir string

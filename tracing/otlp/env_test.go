@@ -9,7 +9,8 @@ import (
 	_ "github.com/coppice-go/coppice/tracing/otlp/otlpgrpc"
 )
 
-// TestGRPCIsNotThere: grpc without package otlpgrpc is an error that names the variable and the import.
+// TestGRPCIsNotThere: grpc without package otlpgrpc is an error that names the variable and the
+// import.
 func TestGRPCIsNotThere(t *testing.T) {
 	there := clients.GRPC
 	defer func() { clients.GRPC = there }()

@@ -55,7 +55,8 @@ func (x External) Open(host string) (hosts.Engine, error) {
 	cfg := clientv3.Config{
 		Endpoints: x.Endpoints, Username: x.Username, Password: x.Password, Logger: zap.NewNop(),
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: time.Second})},
-		// Less than 10 s is not possible, and without a stream, as a watch is, etcd takes it for an attack.
+		// Less than 10 s is not possible, and without a stream, as a watch is, etcd takes it for an
+		// attack.
 		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
 	}
 	if x.TLS != (hosts.TLS{}) {

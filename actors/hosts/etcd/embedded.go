@@ -59,10 +59,10 @@ func (x Embedded) path(name string) string {
 	return path
 }
 
-// peerSocket is the path of the URL of a seat (seats.PeerURL), which is the same on every host. What
-// dials it takes the part behind the slashes for a path, from the member's working directory on:
-// there the host's gateway listens, for all seats but its own. It has to look like a host with a
-// port.
+// peerSocket is the path of the URL of a seat (seats.PeerURL), which is the same on every host.
+// What dials it takes the part behind the slashes for a path, from the member's working directory
+// on: there the host's gateway listens, for all seats but its own. It has to look like a host with
+// a port.
 func (x Embedded) peerSocket(seat string) string {
 	return x.path(strings.TrimPrefix(seats.PeerURL(seat), "unix://"))
 }

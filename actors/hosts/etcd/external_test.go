@@ -87,8 +87,8 @@ func hold(t *testing.T, e hosts.Engine, host string) hosts.Fence {
 	return h.Fence()
 }
 
-// TestExternalTLS: an etcd over https that verifies its clients is reached by who has a certificate,
-// and by nobody else; who does not reach it says why, as far as the other side has.
+// TestExternalTLS: an etcd over https that verifies its clients is reached by who has a
+// certificate, and by nobody else; who does not reach it says why, as far as the other side has.
 func TestExternalTLS(t *testing.T) {
 	a, other := newAuthority(t), newAuthority(t)
 	usage := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}

@@ -54,8 +54,8 @@ func (m *members) replace(asked, host string) {
 
 // TestSeatReplaced: a seat that has lost its directory says so, and has a vote again when it is
 // replaced. When a majority is lost, the last seat becomes a new engine, whose fences are above
-// those of the former one, and to which one with an empty directory comes by being replaced; one with
-// that of the former engine says that it has that.
+// those of the former one, and to which one with an empty directory comes by being replaced; one
+// with that of the former engine says that it has that.
 func TestSeatReplaced(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three processes of etcd")

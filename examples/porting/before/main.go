@@ -1,4 +1,5 @@
-// Before is a service as many are: cobra, TLS, gRPC, Prometheus, database/sql, signals, an errgroup.
+// Before is a service as many are: cobra, TLS, gRPC, Prometheus, database/sql, signals, an
+// errgroup.
 package main
 
 import (

@@ -53,8 +53,8 @@ func timedServer(t *testing.T, http2 bool, h http.HandlerFunc) (*httptest.Server
 	return s, g, d
 }
 
-// TestTimed: a request whose context is ended knows why; the next ones of its connection are served,
-// each with a context of its own.
+// TestTimed: a request whose context is ended knows why; the next ones of its connection are
+// served, each with a context of its own.
 func TestTimed(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "HTTP/1", true: "HTTP/2"}[http2], func(t *testing.T) {

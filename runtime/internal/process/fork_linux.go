@@ -203,9 +203,9 @@ func entersyscall()
 //go:linkname exitsyscall runtime.exitsyscall
 func exitsyscall()
 
-// goOn has the child of a fork, whose pidfd the kernel puts into fd, continued again and again until
-// over is called. Once the child has its user, another process of that user may stop it (SIGSTOP),
-// and this program would start no further process.
+// goOn has the child of a fork, whose pidfd the kernel puts into fd, continued again and again
+// until over is called. Once the child has its user, another process of that user may stop it
+// (SIGSTOP), and this program would start no further process.
 func goOn(fd *int32) (over func()) {
 	const pause = 50 * time.Millisecond
 	var mu sync.Mutex // held while the child is continued: after over there is no further signal

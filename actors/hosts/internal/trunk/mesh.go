@@ -108,9 +108,9 @@ type pair struct {
 	boots   []string      // in Mesh.boots, the latest last
 }
 
-// NewBoot returns the boot of a start of a host: 60 random bits behind 30 that are made of its name.
-// So no host can say the boot of another, whose name its certificate does not have, but for names
-// that have the same 30.
+// NewBoot returns the boot of a start of a host: 60 random bits behind 30 that are made of its
+// name. So no host can say the boot of another, whose name its certificate does not have, but for
+// names that have the same 30.
 func NewBoot(host string) string { return markOf(host) + strings.ToLower(rand.Text()[:12]) }
 
 func markOf(host string) string {

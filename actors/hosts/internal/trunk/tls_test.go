@@ -181,8 +181,8 @@ func TestCertificateAtStart(t *testing.T) {
 	}
 }
 
-// TestBootOfOneThatIsNotUp: a host with a certificate of its own says the boot of another one, which
-// has had no trunk yet. It gets none itself, and keeps nobody out.
+// TestBootOfOneThatIsNotUp: a host with a certificate of its own says the boot of another one,
+// which has had no trunk yet. It gets none itself, and keeps nobody out.
 func TestBootOfOneThatIsNotUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ca := newAuthority(t, "shop")
