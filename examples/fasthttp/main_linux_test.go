@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/coppice-go/coppice/examples/examplestest"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
@@ -56,21 +56,7 @@ func TestDrain(t *testing.T) {
 // TestReloads: the program reloads while clients keep their connections, and no request fails.
 func TestReloads(t *testing.T) {
 	p, url := start(t)
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	load := make(chan runtimetest.Counts, 1)
-	go func() { load <- runtimetest.Load{URL: url, InFlight: 4, KeepAlive: true}.Run(ctx) }()
-	const reloads = 5
-	for i := range reloads {
-		p.Signal(syscall.SIGHUP)
-		p.Await(fmt.Sprintf(`reloaded generation=%d `, i+2))
-	}
-	stop()
-	c := <-load
-	t.Logf("%d reloads: %v", reloads, c)
-	if c.OK == 0 || c.OK != c.Sent() {
-		t.Errorf("want all ok: %v", c)
-	}
+	examplestest.ReloadUnder(t, p, url, 5)
 	end(t, p)
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -266,21 +265,7 @@ func TestKill(t *testing.T) {
 func TestReloads(t *testing.T) {
 	p, addr := start(t)
 	url := balancer(t, addr)
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	load := make(chan runtimetest.Counts, 1)
-	go func() { load <- runtimetest.Load{URL: url, InFlight: 4, KeepAlive: true}.Run(ctx) }()
-	const reloads = 3
-	for i := range reloads {
-		p.Signal(syscall.SIGHUP)
-		p.Await(fmt.Sprintf(`reloaded generation=%d `, i+2))
-	}
-	stop()
-	c := <-load
-	t.Logf("%d reloads: %v", reloads, c)
-	if c.OK == 0 || c.OK != c.Sent() {
-		t.Errorf("want all ok: %v (%v)", c, c.First)
-	}
+	examplestest.ReloadUnder(t, p, url, 3)
 	end(t, p)
 }
 

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/coppice-go/coppice/examples/examplestest"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
@@ -103,23 +104,14 @@ func TestReloads(t *testing.T) {
 		all = append(all, c)
 		running.Go(func() { c.run(ctx, t) })
 	}
-	heard := func(generation int) {
-		t.Helper()
-		runtimetest.Eventually(t, fmt.Sprintf("every client hears generation %d", generation), func() bool {
-			for _, c := range all {
-				if c.generation.Load() != int64(generation) {
-					return false
-				}
+	examplestest.Reload(t, p, reloads, func(generation int) bool {
+		for _, c := range all {
+			if c.generation.Load() != int64(generation) {
+				return false
 			}
-			return true
-		})
-	}
-	for i := range reloads {
-		heard(i + 1)
-		p.Signal(syscall.SIGHUP)
-		p.Await(fmt.Sprintf(`reloaded generation=%d `, i+2))
-	}
-	heard(reloads + 1)
+		}
+		return true
+	})
 	cancel()
 	running.Wait()
 	t.Logf("%d reloads: streams: %v; %v", reloads, &ended, &w)

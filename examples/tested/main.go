@@ -20,7 +20,7 @@ import (
 	coppice "github.com/coppice-go/coppice/runtime"
 )
 
-// config is what the workers are told.
+// config is what the workers get.
 type config struct{ Addr, Dir string }
 
 func main() {
@@ -44,7 +44,7 @@ func tree(c config) coppice.Config {
 	}
 }
 
-// at is told where a worker is, by name: a test can strike there.
+// at gets the name of the point that a worker is at: a test can strike there.
 var at = func(point string) {}
 
 // serve is the worker function.

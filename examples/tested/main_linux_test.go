@@ -120,7 +120,7 @@ func TestStalled(t *testing.T) {
 		first <- text
 	}()
 	faults.Await("before the rename")
-	expect(t, "PUT", addr, "second", 200, "write 1") // nobody waits for the first
+	expect(t, "PUT", addr, "second", 200, "write 1") // the first has no client any more
 	faults.Release("before the rename")
 	if text := <-first; !strings.Contains(text, "write 2") {
 		t.Error(text)

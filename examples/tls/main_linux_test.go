@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/coppice-go/coppice/examples/examplestest"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
@@ -185,23 +186,14 @@ func TestHTTP2(t *testing.T) {
 			})
 		}
 	}
-	heard := func(g int64) {
-		t.Helper()
-		runtimetest.Eventually(t, fmt.Sprintf("every client hears generation %d", g), func() bool {
-			for i := range generation {
-				if generation[i].Load() != g {
-					return t.Failed()
-				}
+	examplestest.Reload(t, p, reloads, func(g int) bool {
+		for i := range generation {
+			if generation[i].Load() != int64(g) {
+				return t.Failed()
 			}
-			return true
-		})
-	}
-	for i := range reloads {
-		heard(int64(i + 1))
-		p.Signal(syscall.SIGHUP)
-		p.Await(fmt.Sprintf(`reloaded generation=%d `, i+2))
-	}
-	heard(int64(reloads + 1))
+		}
+		return true
+	})
 	close(done)
 	running.Wait()
 	t.Logf("%d reloads: %d answers over HTTP/2", reloads, answers.Load())
