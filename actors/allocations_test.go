@@ -78,7 +78,7 @@ func TestMessageAllocations(t *testing.T) {
 				t.Fatal(v, err)
 			}
 		}},
-		{"take what is told", 2, frame(0, told, here)},
+		{"take a tell", 2, frame(0, told, here)},
 		{"take an ask", 2, frame(wire.FlagSender, asked, here, askPID("1", 1))}, // the PID of the asker, the envelope
 		{"tell an actor here", 0, func() { _ = s.Send(ctx, here, asked); <-handled }},
 	} {

@@ -186,7 +186,7 @@ func (d *groupDirectory) down(ctx actor.Context, m *actors.Down) {
 	d.known.Leave("", key.address, key.id)
 }
 
-// soundList reports whether a host of a boot may say so: it speaks for its own processes.
+// soundList reports whether a list can be that of a host of a boot, which lists its own processes.
 func soundList(l group.List, boot string) bool {
 	return CheckName(l.Group) == nil && !slices.ContainsFunc(l.Members, func(m group.Member) bool {
 		return actors.Boot(m.Address) != boot || CheckName(m.Name) != nil

@@ -140,7 +140,7 @@ func (c *groupClient) follow() {
 		}
 		pause = pollPause / 20
 		join := c.apply(a)
-		last = c.known           // nobody else changes it
+		last = c.known           // only this goroutine changes it
 		for _, j := range join { // another gateway does not know them
 			c.joinAgain(ctx, j)
 		}
@@ -321,7 +321,7 @@ func (g *Group) Leave(ctx context.Context, pid *actor.PID) error {
 }
 
 // Pick returns the member that has a key, the same in every process that sees the same members. It
-// asks nobody. One whose end this process has heard of is not picked, nor one on a host that it has
+// sends nothing. One whose end this process has heard of is not picked, nor one on a host that it has
 // heard to be unreachable; one that has just ended elsewhere may be, and then a message to it fails
 // as to any actor. actors.ErrNoActor if the group has no members.
 //

@@ -153,7 +153,7 @@ func TestGroupPrograms(t *testing.T) {
 	programs["c"].Signal(syscall.SIGKILL)
 	programs["c"].Wait()
 	if fewer := agreed(4, "a", "b"); fewer == before {
-		t.Error("the keys of a host that is dead are nobody's")
+		t.Error("the keys of a host that is dead have no member")
 	}
 	start("c")
 	if after := agreed(6, "a", "b", "c"); after != before {

@@ -47,7 +47,7 @@ func TestJoinsAndLeaves(t *testing.T) {
 		}()
 		_ = m.Close()
 		if err := next(t, "the end of an ask", asked); err == nil {
-			t.Error("an answer of nobody")
+			t.Error("an answer by none")
 		}
 		until(t, "a knows that the trunk is lost", func() bool { return a.mesh.Trunk("b") == nil })
 	}

@@ -212,8 +212,8 @@ func TestStartedAnew(t *testing.T) {
 	}
 }
 
-// TestSessionEndIsNoDeath: the end of a host's session with the engine tells nobody that its
-// processes have ended: who reaches it asks and watches on. Without a trunk besides it is
+// TestSessionEndIsNoDeath: the end of a host's session with the engine is not the end of its
+// processes: whoever reaches it asks and watches on. Without a trunk besides it is
 // unreachable, not down, and its PIDs work again when there is one.
 func TestSessionEndIsNoDeath(t *testing.T) {
 	c, m := newAgreeing(t, "a", "b")

@@ -84,7 +84,7 @@ func init() {
 
 // What a host is asked to do.
 const (
-	doHold   = "hold"   // nobody else reloads it over hosts
+	doHold   = "hold"   // no other leader reloads it
 	doReload = "reload" // and stay well for Settle
 	doBack   = "back"
 	doFree   = "free" // keep what there is
@@ -310,7 +310,7 @@ func (o *operator) settle(ctx context.Context, generation int, limit time.Durati
 // the master that leads it is lost, the host whose turn it is goes back, and the others stay as
 // they are.
 //
-// It runs in the master: in a Func, or a hook. say, which may be nil, is told how it goes on, a
+// It runs in the master: in a Func, or a hook. say, which may be nil, gets how it goes on, a
 // line a call.
 func (c *Config) Reload(ctx context.Context, r Reload, say func(string)) error {
 	o := operating.Load()

@@ -16,7 +16,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
-// TestWorkerEnds: however a worker function ends, the test is told how.
+// TestWorkerEnds: the test learns how a worker function ends.
 func TestWorkerEnds(t *testing.T) {
 	for want, fn := range map[string]coppice.WorkerFunc{
 		"no such database":       func(context.Context, *coppice.Worker) error { return errors.New("no such database") },

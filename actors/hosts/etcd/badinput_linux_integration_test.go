@@ -57,7 +57,7 @@ var badInputs = map[string]badInput{
 	"a key that is not the certificate's": {func(dir string) error {
 		return os.Rename(filepath.Join(dir, "b.key"), filepath.Join(dir, "a.key"))
 	}, asItIs, `/a.key: tls: private key does not match`, true},
-	"nobody at the engine's address": {nothing, func(cfg *hosts.Config) {
+	"no server at the engine's address": {nothing, func(cfg *hosts.Config) {
 		cfg.Engine = etcd.External{Endpoints: []string{"http://127.0.0.1:1"}}
 	}, `no session with the engine: .*127.0.0.1:1: connect: connection refused`, false},
 }

@@ -87,8 +87,8 @@ func hold(t *testing.T, e hosts.Engine, host string) hosts.Fence {
 	return h.Fence()
 }
 
-// TestExternalTLS: an etcd over https that verifies its clients is reached by who has a
-// certificate, and by nobody else; who does not reach it says why, as far as the other side has.
+// TestExternalTLS: an etcd over https that verifies its clients is reached with a certificate, and
+// not without one. The error has the reason, as far as the other side gives it.
 func TestExternalTLS(t *testing.T) {
 	a, other := newAuthority(t), newAuthority(t)
 	usage := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
@@ -127,7 +127,7 @@ func TestExternalTLS(t *testing.T) {
 		{"another authority for the server", "unknown authority", etcd.External{Endpoints: []string{endpoint}, TLS: hosts.TLS{Cert: good.Cert, Key: good.Key, CA: foreign.CA}}},
 		{"a certificate of another authority", "", etcd.External{Endpoints: []string{endpoint}, TLS: hosts.TLS{Cert: foreign.Cert, Key: foreign.Key, CA: good.CA}}},
 		{"another name", "wanted to match localhost", etcd.External{Endpoints: []string{strings.Replace(endpoint, "127.0.0.1", "localhost", 1)}, TLS: good}},
-		{"nobody there", "refused", etcd.External{Endpoints: []string{"https://127.0.0.1:1"}, TLS: good}},
+		{"no server there", "refused", etcd.External{Endpoints: []string{"https://127.0.0.1:1"}, TLS: good}},
 		{"a name that is none", "no such host", etcd.External{Endpoints: []string{"https://etcd.invalid:2379"}, TLS: good}},
 	} {
 		t.Run(row.what, func(t *testing.T) {

@@ -547,8 +547,8 @@ const faultKinds = 9
 // trunks, while machines are isolated, cut off in pairs and in one direction, and processes and
 // hosts killed and stopped, one after the other and at once. Registers and names are linearizable,
 // fences rise, the singleton acts on one machine at a time, but for who was stopped, whose writes
-// do not count; the counter has what was acknowledged; messages come once and in order; and nobody
-// is told to have ended who lives. -machines=30m has faults for so long.
+// do not count; the counter has what was acknowledged; messages come once and in order; and no
+// monitor reports the end of a process that lives. -machines=30m has faults for so long.
 func TestMachines(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three trees on three machines")
@@ -586,7 +586,7 @@ func TestMachines(t *testing.T) {
 	m.check()
 }
 
-// progress waits until more is told of each kind.
+// progress waits until each kind of line has come again.
 func (m *machines) progress(kinds ...string) {
 	m.t.Helper()
 	m.update()

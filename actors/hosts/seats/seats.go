@@ -71,7 +71,7 @@ func Replace(ctx context.Context, dir, host string) error {
 	url := PeerURL(host)
 	i := slices.IndexFunc(all.Members, func(m seatMember) bool { return slices.Contains(m.PeerURLs, url) })
 	if i >= 0 && len(all.Members) == 1 {
-		return bad(errors.New("it is the only one: there is nobody to have its state from"))
+		return bad(errors.New("it is the only one: no other member has its state"))
 	}
 	if i >= 0 {
 		if err := again(ctx, c, "remove", map[string]string{"ID": all.Members[i].ID}); err != nil {

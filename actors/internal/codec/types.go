@@ -33,7 +33,7 @@ type codec struct {
 	name   string
 	head   []byte // as it stands in a frame
 	typ    reflect.Type
-	fields func() typeFields // looked up when a peer is told, or has told
+	fields func() typeFields // looked up when it goes to a peer, or has come from one
 	append func(b []byte, msg any) ([]byte, error)
 	decode func(b []byte) (any, error)
 }

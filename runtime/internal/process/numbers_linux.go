@@ -65,7 +65,7 @@ func number(cmd Command) (n numbers, err error) {
 			moved++
 		}
 	}
-	// Above the highest are the child's error pipe and the moved descriptors.
+	// Above the highest are the moved descriptors, and one number is to spare.
 	if need := top + 2 + moved; FileLimit() < need {
 		return n, beyondLimit(need)
 	}

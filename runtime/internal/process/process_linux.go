@@ -112,9 +112,8 @@ func (i *siginfo) status() int32 { return *(*int32)(unsafe.Pointer(&i[union+8]))
 
 // Values of si_code of a child.
 const (
-	cldExited  = 1
-	cldDumped  = 3
-	cldTrapped = 4 // from 4 on: stopped, not ended
+	cldExited = 1
+	cldDumped = 3
 )
 
 // reap reports whether the process has ended, and reaps it if so; with WNOWAIT in flags it stays a

@@ -83,7 +83,7 @@ type flow struct {
 	turn   chan struct{} // has room for him who sends a frame: its pieces are not mixed with another's
 	wake   chan struct{} // there may be credit, or room
 	credit int
-	taken  bool // somebody has the turn
+	taken  bool // a sender has the turn
 	queued bool // among those that wait for room
 
 	// Receiving.

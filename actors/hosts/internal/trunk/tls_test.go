@@ -182,7 +182,7 @@ func TestCertificateAtStart(t *testing.T) {
 }
 
 // TestBootOfOneThatIsNotUp: a host with a certificate of its own says the boot of another one,
-// which has had no trunk yet. It gets none itself, and keeps nobody out.
+// which has had no trunk yet. It gets none itself, and keeps no host out.
 func TestBootOfOneThatIsNotUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ca := newAuthority(t, "shop")
