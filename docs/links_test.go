@@ -2,8 +2,10 @@ package docs_test
 
 import (
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -39,18 +41,37 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
-// TestLinks: what a document links to within the repository exists.
+// TestLinks: what a document links to within the repository exists, the heading too if the link
+// names one.
 func TestLinks(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`)
+	link := regexp.MustCompile(`\]\(([^)#\s]*)(#[^)\s]+)?[^)]*\)`)
 	code := regexp.MustCompile("(?s)```.*?```")
-	for name, text := range files(t, ".md") {
+	documents := files(t, ".md")
+	for name, text := range documents {
 		for _, m := range link.FindAllStringSubmatch(code.ReplaceAllString(text, ""), -1) {
 			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
 				continue
 			}
-			if _, err := os.Stat(filepath.Join("..", filepath.Dir(name), m[1])); err != nil {
+			to := name
+			if m[1] != "" {
+				to = path.Join(path.Dir(name), m[1])
+			}
+			if _, err := os.Stat(filepath.Join("..", filepath.FromSlash(to))); err != nil {
 				t.Errorf("%s links to %s: %v", name, m[1], err)
+			}
+			if page, ok := documents[to]; ok && m[2] != "" && !slices.Contains(anchors(page), m[2][1:]) {
+				t.Errorf("%s links to %s%s: no such heading", name, m[1], m[2])
 			}
 		}
 	}
+}
+
+// anchors returns what code hosts name the headings of a page by in a link.
+func anchors(page string) (names []string) {
+	heading := regexp.MustCompile(`(?m)^#+ (.+)$`)
+	marks := regexp.MustCompile(`[^\pL\pN _-]`)
+	for _, m := range heading.FindAllStringSubmatch(page, -1) {
+		names = append(names, strings.ReplaceAll(marks.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-"))
+	}
+	return names
 }
