@@ -137,9 +137,6 @@ func TestNamesOfAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, doc := range append(docs, "../README.md") {
-		if doc == "compatibility.md" { // it names what was, too
-			continue
-		}
 		b, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)
