@@ -10,16 +10,23 @@ import (
 	"testing"
 )
 
-// TestDecisions: each decision has a number of its own, in its file name and in
-// its title, and the four parts.
+// TestDecisions: each decision has a number of its own, in its file name and in its title, the four
+// parts, and a line of the index. Each number that a comment or a page names is one of these.
 func TestDecisions(t *testing.T) {
-	files, err := os.ReadDir("adr")
+	decisions, err := os.ReadDir("adr")
 	if err != nil {
 		t.Fatal(err)
 	}
 	name := regexp.MustCompile(`^(\d{4})-[a-z0-9-]+\.md$`)
 	numbers := make(map[string]string)
-	for _, f := range files {
+	index, err := os.ReadFile(filepath.Join("adr", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range decisions {
+		if f.Name() == "README.md" {
+			continue
+		}
 		m := name.FindStringSubmatch(f.Name())
 		if m == nil {
 			t.Errorf("adr/%s: want NNNN-title.md", f.Name())
@@ -36,6 +43,20 @@ func TestDecisions(t *testing.T) {
 		for _, want := range []string{"# " + m[1] + ". ", "\n## Context\n", "\n## Decision\n", "\n## Alternatives", "\n## Consequences\n"} {
 			if !strings.Contains("\n"+string(b), want) {
 				t.Errorf("adr/%s lacks %q", f.Name(), strings.TrimSpace(want))
+			}
+		}
+		title, _, _ := strings.Cut(strings.TrimPrefix(string(b), "# "+m[1]+". "), "\n")
+		if row := "| [" + m[1] + "](" + f.Name() + ") | " + title + " |"; !strings.Contains(string(index), row) {
+			t.Errorf("adr/README.md lacks %s", row)
+		}
+	}
+	named := regexp.MustCompile(`\bADRs?(?:\s|//)+(\d{4})\b`)
+	for _, ext := range []string{".go", ".md"} {
+		for name, text := range files(t, ext) {
+			for _, m := range named.FindAllStringSubmatch(text, -1) {
+				if numbers[m[1]] == "" {
+					t.Errorf("%s names ADR %s, which is no file", name, m[1])
+				}
 			}
 		}
 	}

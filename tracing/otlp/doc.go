@@ -31,7 +31,7 @@
 // propagators tracecontext and baggage, and its global MeterProvider. So a worker's instrumentation
 // needs no set-up. Only the master has a connection to the collector: children send it their ended
 // spans, as bytes that it forwards unchanged, and every second the whole of what their instruments
-// have counted, which it adds up (docs/adr/0052). docs/adr/0051 says what the spans of a killed
+// have counted, which it adds up (docs/adr/0052). docs/adr/0050 says what the spans of a killed
 // child become.
 //
 // # Bounds

@@ -187,7 +187,7 @@ func (s *Session) workerGone(gone childproto.Sibling) {
 func (s *Session) dispatchConnections() childproto.ExitNotice {
 	if s.process {
 		// One thread does all the work, and a second would cost a wake-up for most connections: ADR
-		// 0034.
+		// 0030.
 		runtime.GOMAXPROCS(1)
 	}
 	if err := s.ready(); err != nil {
