@@ -55,49 +55,57 @@ type seatMember struct {
 // engine, if there is one, and the host's next one is let in, with nothing but what the others send
 // it; state that it still has is moved away. dir is the directory of the engine on the host on
 // which Replace is called, which may be any of the cluster. It needs a majority of the seats, and
-// until the new member is up there is one vote less. It waits as long as ctx does for the others to
-// have been up for some seconds. Called again it begins anew.
+// until the new member is up there is one vote less. It waits as long as ctx does for a
+// leader, and for the others to have been up for some seconds. Called again it begins anew.
 func Replace(ctx context.Context, dir, host string) error {
-	bad := func(err error) error { return fmt.Errorf("seats: replace the seat of host %q: %w", host, err) }
 	c := client(filepath.Join(dir, ClientSocket))
+	for {
+		err := replace(ctx, c, host)
+		if err == nil {
+			return nil
+		}
+		if refusal, ok := errors.AsType[*refusal](err); ok && refusal.code == http.StatusServiceUnavailable {
+			select {
+			case <-time.After(pause): // its leader has changed, or a member has not been up for some seconds
+				continue
+			case <-ctx.Done():
+			}
+		}
+		return fmt.Errorf("seats: replace the seat of host %q: %w", host, err)
+	}
+}
+
+func replace(ctx context.Context, c *http.Client, host string) error {
 	var all struct {
 		Members []seatMember `json:"members"`
 	}
-	if err := call(ctx, c, "list", struct {
-		Linearizable bool `json:"linearizable"`
-	}{true}, &all); err != nil {
-		return bad(err)
+	if err := call(ctx, c, "list", map[string]bool{"linearizable": true}, &all); err != nil {
+		return err
 	}
 	url := PeerURL(host)
 	i := slices.IndexFunc(all.Members, func(m seatMember) bool { return slices.Contains(m.PeerURLs, url) })
 	if i >= 0 && len(all.Members) == 1 {
-		return bad(errors.New("it is the only one: no other member has its state"))
+		return errors.New("it is the only one: no other member has its state")
 	}
 	if i >= 0 {
-		if err := again(ctx, c, "remove", map[string]string{"ID": all.Members[i].ID}); err != nil {
-			return bad(fmt.Errorf("put the former member out: %w", err))
+		if err := call(ctx, c, "remove", map[string]string{"ID": all.Members[i].ID}, nil); err != nil {
+			return fmt.Errorf("put the former member out: %w", err)
 		}
 	}
-	if err := again(ctx, c, "add", map[string][]string{"peerURLs": {url}}); err != nil {
-		return bad(fmt.Errorf("let the next member in: %w; replace it again", err))
+	if err := call(ctx, c, "add", map[string][]string{"peerURLs": {url}}, nil); err != nil {
+		return fmt.Errorf("let the next member in: %w; replace it again", err)
 	}
 	return nil
 }
 
-// again calls until etcd does not refuse any more because a member has not been up for some
-// seconds.
-func again(ctx context.Context, c *http.Client, op string, in any) error {
-	for {
-		err := call(ctx, c, op, in, nil)
-		if err == nil || !strings.Contains(err.Error(), "unhealthy cluster") {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(pause):
-		}
-	}
+// A refusal is the engine's answer that it does not do what it was asked for.
+type refusal struct {
+	code            int
+	status, message string
+}
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("the engine answers %s: %.300s", r.status, r.message)
 }
 
 // Recover has the member of dir, on this host, be the first and only one of a new engine, when a
@@ -185,7 +193,7 @@ func call(ctx context.Context, c *http.Client, op string, in, out any) error {
 			Message string `json:"message"`
 		}
 		_ = json.Unmarshal(b, &failed) // else the status says it
-		return fmt.Errorf("the engine answers %s: %.300s", resp.Status, failed.Message)
+		return &refusal{resp.StatusCode, resp.Status, failed.Message}
 	}
 	if out == nil {
 		return nil
