@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
 
 	"github.com/coppice-go/coppice/actors/hosts"
 	"github.com/coppice-go/coppice/actors/hosts/seats"
@@ -209,6 +210,7 @@ type member struct {
 	host    string
 	seat    seat
 	etcd    *embed.Etcd
+	clients *atomic.Pointer[grpc.Server] // nil until it serves
 	closing *atomic.Bool
 }
 
@@ -230,7 +232,13 @@ func (m *member) run(ctx context.Context) (err error) {
 		}
 	}
 	m.closing.Store(true)
+	if clients := m.clients.Load(); clients != nil {
+		clients.Stop() // else Close waits for their watches, longer than the tree waits for it
+	}
+	// It waits as long for another leader in its place, which there is not if the others end too.
+	alone := time.AfterFunc(2*m.x.Election, m.etcd.Server.HardStop)
 	m.etcd.Close()
+	alone.Stop()
 	if err != nil && m.replaced(ctx) {
 		err = errAgain
 	}
@@ -274,11 +282,13 @@ func (x Embedded) start(host string, how *join) (*member, error) {
 	}
 	cfg.LogLevel, cfg.ZapLoggerBuilder = x.Log, embed.NewZapLoggerBuilder(log)
 	cfg.UnsafeNoFsync = x.noSync
+	clients := new(atomic.Pointer[grpc.Server])
+	cfg.ServiceRegister = clients.Store
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("hosts/etcd: start the member of host %q in %s: %w", host, x.Dir, err)
 	}
-	m := &member{x: x, host: host, etcd: e, closing: closing}
+	m := &member{x: x, host: host, etcd: e, clients: clients, closing: closing}
 	m.seat = seat{Host: host, Member: e.Server.MemberID().String(), Engine: e.Server.Cluster().ID().String()}
 	if err := x.writeSeat(m.seat); err != nil {
 		closing.Store(true)
@@ -322,7 +332,8 @@ func (slowExit) OnWrite(*zapcore.CheckedEntry, []zapcore.Field) {
 	os.Exit(1)
 }
 
-// quietCore is a core that logs nothing once closing is true.
+// quietCore is a core that logs nothing once closing is true, nor that a new engine has no entry yet
+// that would tell of its version: it looks again.
 type quietCore struct {
 	zapcore.Core
 	closing *atomic.Bool
@@ -333,7 +344,7 @@ func (c *quietCore) With(fields []zapcore.Field) zapcore.Core {
 }
 
 func (c *quietCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.closing.Load() {
+	if c.closing.Load() || e.Message == "failed to update storage version" {
 		return checked
 	}
 	return c.Core.Check(e, checked)
