@@ -35,7 +35,7 @@ func (root *node) childConfig(log *slog.Logger, orphanDrain time.Duration, decla
 // program returns what w runs.
 func (p Pool) program(w *Worker) child.Program {
 	run := p.run()
-	program := child.Program{RequestKey: p.Poison.Key, Run: func(ctx context.Context) error { return run(ctx, w) }}
+	program := child.Program{RequestKey: p.Poison.Key, Run: func(ctx context.Context) error { return w.explain(run(ctx, w)) }}
 	if p.Prepare != nil {
 		program.Prepare = func(ctx context.Context) error { return p.Prepare(ctx, w) }
 	}

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/asynkron/protoactor-go/actor"
 
@@ -29,6 +31,7 @@ import (
 type Worker struct {
 	c     *child.Session // nil = no master
 	alone alone          // what it has instead
+	asked atomic.Bool    // the master for a socket
 }
 
 // ID returns the process's number in the tree: 1, 2, 3 and so on, never reused. It is the address
@@ -196,8 +199,18 @@ func (w *Worker) packetConn(ctx context.Context, r netactor.Request) (net.Packet
 	return w.c.Listeners().ListenPacket(ctx, r)
 }
 
+// explain returns the error of the worker function, which says more if the function has opened a
+// socket by itself that another worker has.
+func (w *Worker) explain(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) && !w.asked.Load() {
+		return fmt.Errorf("%w; workers share what Worker.Listen opens, not what net.Listen or ListenAndServe does", err)
+	}
+	return err
+}
+
 // mayListen returns an error if the worker may not ask for l.
 func (w *Worker) mayListen(l ListenerSpec) error {
+	w.asked.Store(true)
 	var errs []error
 	bad := func(_, field string, value any, why string) {
 		errs = append(errs, &textError{fmt.Sprintf("%s %v: %s", field, value, why), &InvalidError{"listener " + l.Name, field, value, why}})
@@ -230,6 +243,7 @@ func listenRefused(network string, err error) error {
 
 // mayLookUp returns an error if the worker may not ask for the name in r.
 func (w *Worker) mayLookUp(r netactor.Request) error {
+	w.asked.Store(true)
 	var err error
 	switch {
 	case r.Name == "":

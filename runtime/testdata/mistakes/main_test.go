@@ -88,6 +88,15 @@ var mistakes = map[string]func(){
 			return http.ListenAndServe("127.0.0.1:0", nil)
 		}))
 	},
+	"ListenAndServe in each worker": func() {
+		coppice.Main(tree(func(context.Context, *coppice.Worker) error {
+			ln, err := net.Listen("tcp", "127.0.0.1:0") // in place of another worker
+			if err != nil {
+				return err
+			}
+			return http.ListenAndServe(ln.Addr().String(), nil)
+		}))
+	},
 	"worker returns nil": func() {
 		coppice.Main(tree(func(context.Context, *coppice.Worker) error { return nil }))
 	},
