@@ -372,7 +372,7 @@ func TestUpgradeOfTree(t *testing.T) {
 	u.loaded(func() {
 		u.sevenChildren()
 		u.upgrade("larger more less", "INFO upgraded")
-		for _, want := range []string{"web.Size becomes 4, was 2", "extra (Pool) is new: it is started", "sleep (Process) is gone: it is stopped", "clock (Func) runs in the master: it is stopped, and started"} {
+		for _, want := range []string{"web.Size becomes 4, was 2", "extra (Pool) is new: it is started", "sleep (Process) is gone: it is stopped", "clock (Func) runs in the master: it starts anew, with what it hands over"} {
 			if u.printed("upgrade: "+want) != 1 {
 				t.Errorf("no %q", want)
 			}

@@ -23,7 +23,7 @@ import (
 
 // Why a message cannot be encoded or decoded. They are documented in package actors.
 var (
-	ErrType      = errors.New("message type not registered")
+	ErrType      = errors.New("message type not registered by actors.RegisterType")
 	ErrMalformed = errors.New("malformed message")
 	ErrSkew      = errors.New("message type differs between versions")
 )

@@ -33,7 +33,7 @@ func Plan(from, to []string) (lines []string) {
 	for _, l := range from {
 		path, kind, ok := strings.Cut(l, " "+declaration.Is+" ")
 		if ok && !slices.Contains(livesOn, kind) && slices.Contains(to, l) {
-			lines = append(lines, fmt.Sprintf("%s (%s) runs in the master: it is stopped, and started", path, kind))
+			lines = append(lines, fmt.Sprintf("%s (%s) runs in the master: it starts anew, with what it hands over", path, kind))
 		}
 	}
 	return lines

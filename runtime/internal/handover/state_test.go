@@ -208,7 +208,7 @@ func TestPlan(t *testing.T) {
 		"gone":         {[]string{web}, nil, []string{"web (Pool) is gone: it is stopped"}},
 		"another kind": {[]string{web}, []string{is("web", "Process")}, []string{"web was a Pool and is a Process: it is stopped, and started"}},
 		"in the master": {[]string{clock, counter, web}, []string{web, clock, counter}, []string{
-			"clock (Func) runs in the master: it is stopped, and started", "counter (Actor) runs in the master: it is stopped, and started",
+			"clock (Func) runs in the master: it starts anew, with what it hands over", "counter (Actor) runs in the master: it starts anew, with what it hands over",
 		}},
 		"gone from the master": {[]string{clock}, nil, []string{"clock (Func) is gone: it is stopped"}},
 	} {
