@@ -19,13 +19,14 @@ type EventKind uint8
 
 // The kinds of [Event], and the fields that each uses besides Time, Path and Identity.
 const (
-	// ChildStarted: a child came up. Took, Cause.
+	// ChildStarted: a child came up. Took, Cause. The workers of a reload are WorkerReplaced.
 	ChildStarted EventKind = iota
 	// ChildIgnored: there is nothing to start: its start returned supervisor.ErrIgnore.
 	ChildIgnored
 	// ChildStartFailed: a start failed. Reason, Took.
 	ChildStartFailed
-	// ChildExited: it ended without being asked. Reason, Took (its life).
+	// ChildExited: it ended without being asked. Reason, Took (its life). A worker that was asked to
+	// is WorkerDrained.
 	ChildExited
 	// ChildRestarting: a restart was decided. Attempt, Left, Max, Delay, Cause.
 	ChildRestarting

@@ -130,7 +130,11 @@ func (t Tree) draw(b *strings.Builder, first, rest string) {
 	if t.PID != 0 {
 		fmt.Fprintf(b, " pid %d", t.PID)
 	}
-	if t.Strategy != "" {
+	switch {
+	case t.Strategy == "":
+	case t.Budget == 0:
+		fmt.Fprintf(b, " %s, no restarts allowed", t.Strategy)
+	default:
 		fmt.Fprintf(b, " %s, %d of %d restarts left", t.Strategy, t.Budget-t.Used, t.Budget)
 	}
 	for _, says := range []string{t.Canary, t.Autoscale} {
