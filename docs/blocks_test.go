@@ -13,9 +13,10 @@ import (
 func TestCodeBlocks(t *testing.T) {
 	block := regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
 	for page, dir := range map[string]string{
-		"guide.md":   "../examples/guide/*",
-		"testing.md": "../examples/tested",
-		"porting.md": "../examples/porting/*",
+		"guide.md":        "../examples/guide/*",
+		"testing.md":      "../examples/tested",
+		"porting.md":      "../examples/porting/*",
+		"node-cluster.md": "../examples/guide/cluster",
 	} {
 		b, err := os.ReadFile(page)
 		if err != nil {

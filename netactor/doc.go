@@ -1,5 +1,5 @@
 // Package netactor opens, shares and hands over listeners and connections. It does what Node's
-// cluster module does, without its known problems (list: docs/node-cluster.md).
+// cluster module does, without its known problems (list: docs/listeners.md).
 //
 // It has three parts. Each runs in its own process, or all run in one:
 //

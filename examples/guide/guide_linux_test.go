@@ -124,6 +124,20 @@ func TestShared(t *testing.T) {
 	stop(t, p)
 }
 
+// TestCluster: workers ask the master, which tells all of them of a crash, and the next ones too.
+func TestCluster(t *testing.T) {
+	p, url := step(t, "cluster")
+	expect(t, url, `^web/\d web request \d+ crashes 0\n$`)
+	crash(t, url)
+	p.Await(`web/\d ended: exit code 2: panic: no recover helps here`)
+	told := func() bool { text, _ := get(t, url); return strings.HasSuffix(text, " crashes 1\n") }
+	runtimetest.Eventually(t, "a worker that knows", told)
+	p.Signal(syscall.SIGHUP)
+	p.Await(`reloaded generation=2`)
+	runtimetest.Eventually(t, "a worker of the reload that knows", told)
+	stop(t, p)
+}
+
 // TestService: a reload brings the greeting, one that fails changes nothing, and a request that
 // kills is refused.
 func TestService(t *testing.T) {
