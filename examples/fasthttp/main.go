@@ -1,7 +1,8 @@
 // Fasthttp is a web service by fasthttp in worker processes. Its own part is
 // server, which tells Worker.Serve how a fasthttp server drains.
 //
-//	go run . -addr 127.0.0.1:8000
+//	go -C examples/fasthttp run . -addr 127.0.0.1:8000
+//	go -C examples/fasthttp run . -chaos
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 )
 
@@ -21,10 +23,19 @@ func main() {
 	workers := flag.Int("workers", 2, "worker processes")
 	shutdown := flag.Duration("shutdown", 10*time.Second, "how long a worker may take to end")
 	idle := flag.Duration("idle", time.Second, "how much of it idle connections may take to ask once more")
+	broken := flag.Bool("chaos", false, "kill and reload it under clients, count at them what it cost, and end")
 	flag.Parse()
 
 	coppice.Main(coppice.Config{
-		Hooks: coppice.Hooks{Started: announce},
+		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
+			url := fmt.Sprintf("http://%s/", rt.Listeners()[0].Addr)
+			fmt.Printf("%s  master pid %d\n", url, os.Getpid())
+			if *broken {
+				chaos.Run(rt, func(rt *coppice.Runtime) { harm(rt, url) })
+			} else {
+				fmt.Print(rt.Snapshot())
+			}
+		}},
 		Children: []coppice.ChildSpec{coppice.Pool{
 			Name: "web", Size: *workers, Shutdown: *shutdown,
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
@@ -42,11 +53,4 @@ func main() {
 			},
 		}},
 	})
-}
-
-func announce(rt *coppice.Runtime) {
-	for _, l := range rt.Listeners() {
-		fmt.Printf("http://%s/  master pid %d\n", l.Addr, os.Getpid())
-	}
-	fmt.Print(rt.Snapshot())
 }

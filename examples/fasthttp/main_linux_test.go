@@ -22,18 +22,6 @@ func start(t *testing.T, args ...string) (p *runtimetest.Program, url string) {
 	return p, p.Await(`^(http://[^/]+/)`)[1]
 }
 
-// TestKill: a worker is killed with −9 under load. No client is refused and none
-// hangs; cut is only what the killed worker had claimed.
-func TestKill(t *testing.T) {
-	p, url := start(t)
-	kids := runtimetest.Children(t, p.PID()) // the listener process, web/0, web/1
-	c := runtimetest.Load{URL: url, InFlight: 8}.RunOverKills(t, p, kids[1:])
-	if c.Refused != 0 || c.Hung != 0 || c.Other != 0 || c.Cut > 2*8 {
-		t.Errorf("%v (%v)", c, c.First)
-	}
-	end(t, p)
-}
-
 // TestDrain: what is being answered when the program is asked to end is answered.
 func TestDrain(t *testing.T) {
 	p, url := start(t)
@@ -134,3 +122,6 @@ func end(t *testing.T, p *runtimetest.Program) {
 		}
 	}
 }
+
+// TestChaos: the program harms itself, and loses nothing that it should not.
+func TestChaos(t *testing.T) { examplestest.Chaos(t, "-addr", "127.0.0.1:0") }

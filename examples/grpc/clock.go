@@ -23,6 +23,8 @@ type clock struct {
 }
 
 const (
+	toldToAsk = "draining: ask again"
+
 	clockName = "coppice.examples.Clock"
 
 	methodNow   = "/" + clockName + "/Now"
@@ -50,7 +52,7 @@ func (c clock) Tick(s grpc.ServerStream) error {
 		case <-s.Context().Done():
 			return s.Context().Err()
 		case <-c.stop.Done():
-			return status.Error(codes.Unavailable, "draining: ask again")
+			return status.Error(codes.Unavailable, toldToAsk)
 		}
 	}
 }

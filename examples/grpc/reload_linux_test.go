@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -32,15 +31,6 @@ func (e *ends) String() string {
 	return fmt.Sprintf("%d told to ask again, %d went on to their end, %d otherwise", e.told.Load(), e.finished.Load(), e.other.Load())
 }
 
-// open begins a stream.
-func open(ctx context.Context, conn *grpc.ClientConn, method string, request proto.Message) (grpc.ClientStream, error) {
-	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
-	if err != nil {
-		return nil, err
-	}
-	return s, errors.Join(s.SendMsg(request), s.CloseSend())
-}
-
 // streamer is a client that has one stream after another.
 type streamer struct {
 	conn       *grpc.ClientConn
@@ -68,7 +58,7 @@ func (c *streamer) run(ctx context.Context, t *testing.T) {
 		case ctx.Err() != nil: // the test is over
 		case err == io.EOF:
 			c.ends.finished.Add(1)
-		case st.Code() == codes.Unavailable && st.Message() == "draining: ask again":
+		case st.Code() == codes.Unavailable && st.Message() == toldToAsk:
 			c.ends.told.Add(1)
 		default:
 			c.ends.other.Add(1)

@@ -2,7 +2,8 @@
 // the master holds. Its own parts are the policy ReusePort, which keeps a client's
 // datagrams with one worker, and server, which drains.
 //
-//	go run . -addr 127.0.0.1:8443
+//	go -C examples/quic run . -addr 127.0.0.1:8443
+//	go -C examples/quic run . -chaos
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 )
 
@@ -24,6 +26,7 @@ func main() {
 	workers := flag.Int("workers", 2, "worker processes")
 	shutdown := flag.Duration("shutdown", 10*time.Second, "how long a worker may take to end")
 	url := flag.String("get", "", "be a client of this `URL` instead, for ten seconds")
+	broken := flag.Bool("chaos", false, "kill and reload it under clients, count at them what it cost, and end")
 	flag.Parse()
 	if *url != "" {
 		if err := get(*url, 10, time.Second); err != nil {
@@ -34,8 +37,16 @@ func main() {
 	}
 
 	coppice.Main(coppice.Config{
-		Load:  secrets(), // in the master
-		Hooks: coppice.Hooks{Started: announce},
+		Load: secrets(), // in the master
+		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
+			url := fmt.Sprintf("https://%s/", rt.Listeners()[0].Addr)
+			fmt.Printf("%s  master pid %d\n", url, os.Getpid())
+			if *broken {
+				chaos.Run(rt, func(rt *coppice.Runtime) { harm(rt, url) })
+			} else {
+				fmt.Print(rt.Snapshot())
+			}
+		}},
 		Children: []coppice.ChildSpec{coppice.Pool{
 			Name: "web", Size: *workers, Shutdown: *shutdown,
 			// The old worker of a slot and the new one have the same socket. One at a
@@ -89,11 +100,4 @@ func echo(w *coppice.Worker) http.Handler {
 		fmt.Fprintf(rw, "%s of generation %d, pid %d: ", w.Name(), w.Generation(), os.Getpid())
 		_, _ = io.Copy(rw, http.MaxBytesReader(rw, r.Body, 1<<20))
 	})
-}
-
-func announce(rt *coppice.Runtime) {
-	for _, l := range rt.Listeners() {
-		fmt.Printf("https://%s/  master pid %d\n", l.Addr, os.Getpid())
-	}
-	fmt.Print(rt.Snapshot())
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/coppice-go/coppice/examples/examplestest"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
@@ -185,3 +186,6 @@ func end(t *testing.T, p *runtimetest.Program) {
 		}
 	}
 }
+
+// TestChaos: the program harms itself, and loses nothing that it should not.
+func TestChaos(t *testing.T) { examplestest.Chaos(t, "-addr", "127.0.0.1:0") }

@@ -3,6 +3,7 @@
 // answers for all of them.
 //
 //	go run ./examples/sessions -addr 127.0.0.1:8000 -workers 4
+//	go run ./examples/sessions -chaos
 //	curl -X PUT -d 'cart=3' http://127.0.0.1:8000/s/ann
 //	curl -i http://127.0.0.1:8000/s/ann
 package main
@@ -16,6 +17,8 @@ import (
 	"os"
 
 	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 )
 
@@ -23,6 +26,7 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:8000", "listen `address`; port 0 picks one")
 	workers := flag.Int("workers", 4, "worker processes")
 	isolation := flag.String("isolation", "process", "what a worker is: process or goroutine")
+	broken := flag.Bool("chaos", false, "kill and reload it under clients, count at them what it cost, and end")
 	flag.Parse()
 	iso, err := coppice.ParseIsolation(*isolation)
 	if err != nil {
@@ -32,7 +36,11 @@ func main() {
 	coppice.Main(coppice.Config{
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
-			fmt.Printf("http://%s/  master pid %d\n", rt.Listeners()[0].Addr, os.Getpid())
+			url := fmt.Sprintf("http://%s/", rt.Listeners()[0].Addr)
+			fmt.Printf("%s  master pid %d\n", url, os.Getpid())
+			if *broken {
+				chaos.Run(rt, func(rt *coppice.Runtime) { harm(rt, url) })
+			}
 		}},
 		Children: []coppice.ChildSpec{coppice.Pool{Name: poolName, Size: *workers, Isolation: iso, Worker: work(*addr)}},
 	})
@@ -58,7 +66,7 @@ func work(addr string) coppice.WorkerFunc {
 			return err
 		}
 		if n > 0 {
-			fmt.Printf("%s restored %d sessions\n", w.Name(), n)
+			fmt.Fprintf(os.Stderr, "%s restored %d sessions\n", w.Name(), n)
 		}
 		ln, err := w.Listen("tcp", addr)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coppice-go/coppice/examples/examplestest"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
@@ -158,4 +159,12 @@ func TestSessionsAsGoroutines(t *testing.T) {
 	if code := s.p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
+}
+
+// TestChaos: the program harms itself, and loses nothing that it should not.
+func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes two seconds")
+	}
+	examplestest.Chaos(t, "-addr", "127.0.0.1:0")
 }

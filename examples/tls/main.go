@@ -2,6 +2,7 @@
 // any worker: their ticket keys are one tree's.
 //
 //	go run ./examples/tls -addr 127.0.0.1:8443
+//	go run ./examples/tls -chaos
 package main
 
 import (
@@ -20,19 +21,29 @@ import (
 	"os"
 	"time"
 
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 )
 
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8443", "listen `address`; port 0 picks one")
 	workers := flag.Int("workers", 4, "worker processes")
+	broken := flag.Bool("chaos", false, "kill and reload it under clients, count at them what it cost, and end")
 	flag.Parse()
 
 	coppice.Main(coppice.Config{
 		// In the master, at the start and at each reload: the place to read a
 		// certificate that was renewed.
-		Load:  certificate,
-		Hooks: coppice.Hooks{Started: announce},
+		Load: certificate,
+		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
+			url := fmt.Sprintf("https://%s/", rt.Listeners()[0].Addr)
+			fmt.Printf("%s  master pid %d\n", url, os.Getpid())
+			if *broken {
+				chaos.Run(rt, func(rt *coppice.Runtime) { harm(rt, url) })
+			} else {
+				fmt.Print(rt.Snapshot())
+			}
+		}},
 		Children: []coppice.ChildSpec{coppice.Pool{
 			Name: "web", Size: *workers,
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
@@ -86,11 +97,4 @@ func certificate(context.Context) ([]byte, error) {
 	return append(
 		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...), nil
-}
-
-func announce(rt *coppice.Runtime) {
-	for _, l := range rt.Listeners() {
-		fmt.Printf("https://%s/  master pid %d\n", l.Addr, os.Getpid())
-	}
-	fmt.Print(rt.Snapshot())
 }

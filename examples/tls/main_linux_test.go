@@ -244,3 +244,6 @@ func TestOpenSSL(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 }
+
+// TestChaos: the program harms itself, and loses nothing that it should not.
+func TestChaos(t *testing.T) { examplestest.Chaos(t, "-addr", "127.0.0.1:0") }

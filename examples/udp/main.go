@@ -1,6 +1,7 @@
 // Udp is a UDP echo service in worker processes that share one socket.
 //
 //	go run ./examples/udp -addr 127.0.0.1:8040
+//	go run ./examples/udp -chaos
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -22,10 +24,19 @@ func main() {
 	workers := flag.Int("workers", 4, "worker processes")
 	policy := coppice.Shared
 	flag.TextVar(&policy, "policy", policy, "shared, or reuseport: a `socket` for each worker")
+	broken := flag.Bool("chaos", false, "kill and reload it under clients, count at them what it cost, and end")
 	flag.Parse()
 
 	coppice.Main(coppice.Config{
-		Hooks: coppice.Hooks{Started: announce},
+		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
+			addr := rt.Listeners()[0].Addr.String()
+			fmt.Printf("udp://%s  master pid %d\n", addr, os.Getpid())
+			if *broken {
+				chaos.Run(rt, func(rt *coppice.Runtime) { harm(rt, addr) })
+			} else {
+				fmt.Print(rt.Snapshot())
+			}
+		}},
 		Children: []coppice.ChildSpec{coppice.Pool{
 			Name: "echo", Size: *workers, Intensity: supervisor.Intensity{Max: 250, Period: 10 * time.Second},
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
@@ -64,11 +75,4 @@ func echo(ctx context.Context, pc net.PacketConn, name string) error {
 			fmt.Println("answer to", from, "not sent:", err) // of no concern to the next
 		}
 	}
-}
-
-func announce(rt *coppice.Runtime) {
-	for _, l := range rt.Listeners() {
-		fmt.Printf("udp://%s  master pid %d\n", l.Addr, os.Getpid())
-	}
-	fmt.Print(rt.Snapshot())
 }

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coppice-go/coppice/examples/examplestest"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
@@ -464,4 +465,12 @@ func TestTerminate(t *testing.T) {
 	if !slices.Equal(took, answered) {
 		t.Errorf("took %d, answered %d", len(took), len(answered))
 	}
+}
+
+// TestChaos: the program harms itself, and loses nothing that it should not.
+func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes two seconds")
+	}
+	examplestest.Chaos(t, "-addr", "127.0.0.1:0")
 }
