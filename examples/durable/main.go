@@ -2,11 +2,13 @@
 // and of the machine. Coppice's own queue is memory; this is the pattern for what must not be lost.
 //
 //	DSN=postgres:///jobs go -C examples/durable run .
+//	go -C examples/durable run . -chaos
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -33,6 +35,15 @@ const take = `SELECT id, input, attempts FROM job WHERE state = 'waiting' AND no
 const maxAttempts = 2
 
 func main() {
+	broken := flag.Bool("chaos", false, "kill and reload it while it has jobs, look at what became of them, and end")
+	flag.Parse()
+	if *broken {
+		if err := harm(); err != nil {
+			fmt.Fprintln(os.Stderr, "durable:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	often := supervisor.Intensity{Max: 250, Period: 10 * time.Second} // jobs may kill that many
 	coppice.Main(coppice.Config{
 		Intensity: often,
@@ -53,13 +64,20 @@ func work(_ context.Context, input string) (string, error) {
 	if input == "poison" {
 		os.Exit(9)
 	}
+	<-time.After(5 * time.Millisecond) // as if it were much to do
 	n, err := strconv.Atoi(input)
 	return strconv.Itoa(n * n), err
 }
 
 // takeAll is the worker function of the takers: it runs one job after the other.
 func takeAll(ctx context.Context, w *coppice.Worker) error {
-	db, err := pgx.Connect(ctx, os.Getenv("DSN"))
+	conf, err := pgx.ParseConfig(os.Getenv("DSN"))
+	if err != nil {
+		return err
+	}
+	// So pg_stat_activity says which process has which connection.
+	conf.RuntimeParams["application_name"] = fmt.Sprintf("%s pid %d", w.Name(), os.Getpid())
+	db, err := pgx.ConnectConfig(ctx, conf)
 	if err != nil {
 		return err
 	}
