@@ -41,8 +41,8 @@ type Singleton struct {
 
 // Singleton returns a child for each host that could run s: a pool of one process, whose function
 // is called in whichever holds the name, with s.Run's rules. hosts.Lookup of the name is the actor
-// of that name that it spawns there. What the process sends to others carries the fence
-// (Guard.CheckMessage).
+// of that name that it spawns there, which is stopped when the function has returned. What the
+// process sends to others carries the fence (Guard.CheckMessage).
 //
 // A function that has not returned when the name can be another's is not waited for: the process
 // kills itself, by a timer that waits for nothing else, and the supervisor starts another one. That
@@ -72,7 +72,11 @@ func (c *Config) Singleton(s Singleton, run coppice.WorkerFunc) coppice.Pool {
 			f, _ := FenceOf(ctx)
 			return w.System().Mark(fenceHeader, f.String())
 		}
-		s.Run = func(ctx context.Context) error { return run(ctx, w) }
+		s.Run = func(ctx context.Context) error {
+			// It acts for the name, which may come back to this process.
+			defer func() { _ = w.System().Stop(context.WithoutCancel(ctx), s.pid) }()
+			return run(ctx, w)
+		}
 		return names.RunSingleton(ctx, s)
 	}}
 }

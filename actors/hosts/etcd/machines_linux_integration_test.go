@@ -196,6 +196,9 @@ func watchSink(ctx context.Context, s *actors.System, host string, log func(reco
 func adder(ctx context.Context, w *coppice.Worker) error {
 	log := recorder()
 	f, _ := hosts.FenceOf(ctx)
+	if _, err := w.System().Spawn(ctx, "adder", func() actor.Actor { return actor.ReceiveFunc(func(actor.Context) {}) }); err != nil {
+		return err // that of a holding before has ended
+	}
 	var all group
 	all.do(func() {
 		for ; ctx.Err() == nil; pause(ctx, 10*time.Millisecond) {
@@ -685,7 +688,8 @@ func TestOverlaps(t *testing.T) {
 // TestUpgradeKeepsNames: over an upgrade in place, and the reload that follows it, the host's
 // session stays what it is. The singleton keeps its name over the former, and by the latter, as by
 // any reload, goes on in a process of the new generation once, by a higher fence and when the old
-// one has stopped; so do names of pools.
+// one has stopped; so do names of pools. When it loses its name it goes on in the same process, with
+// another actor.
 func TestUpgradeKeepsNames(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a tree with an etcd")
@@ -714,10 +718,19 @@ func TestUpgradeKeepsNames(t *testing.T) {
 	}
 	m.progress("added", "a register")
 	host := entered("hosts/a")
-	for n, sig := range []syscall.Signal{syscall.SIGUSR2, syscall.SIGHUP} {
-		p.Signal(sig)
+	for n, event := range []string{"an upgrade", "a reload", "the loss of its name"} {
+		switch n {
+		case 0:
+			p.Signal(syscall.SIGUSR2)
+		case 1:
+			p.Signal(syscall.SIGHUP)
+		case 2:
+			if _, err := e.Commit(t.Context(), hosts.Txn{Then: []hosts.Op{{Key: "coppice/shop/names/adder", Delete: true}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
 		fences := make(map[uint64]bool)
-		runtimetest.Eventually(t, fmt.Sprint("the singleton acts anew after ", sig), func() bool {
+		runtimetest.Eventually(t, "the singleton acts anew after "+event, func() bool {
 			m.update()
 			for _, a := range m.acts {
 				fences[a.fence] = true
@@ -726,7 +739,7 @@ func TestUpgradeKeepsNames(t *testing.T) {
 		})
 		m.progress("added", "a register")
 		if h := entered("hosts/a"); h != host || len(fences) != n+2 {
-			t.Errorf("after %v the host's entry is of %d, before %d, and the singleton had fences %v", sig, h, host, fences)
+			t.Errorf("after %s the host's entry is of %d, before %d, and the singleton had fences %v", event, h, host, fences)
 		}
 	}
 	if m.count["master"] != 2 {
