@@ -8,16 +8,19 @@ import (
 	"testing"
 )
 
-// TestCodeBlocks: each Go block of these pages stands, but for its indentation, in a file of the
-// directory, whose tests compile and run it. A line of one "…" stands for lines left out.
+// TestCodeBlocks: each Go block of these pages, up to a heading if there is one, stands, but for its
+// indentation, in a file of the directory, whose tests compile and run it. A line of one "…" stands
+// for lines left out.
 func TestCodeBlocks(t *testing.T) {
 	block := regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
 	for page, dir := range map[string]string{
-		"guide.md":        "../examples/guide/*",
-		"testing.md":      "../examples/tested",
-		"porting.md":      "../examples/porting/*",
-		"node-cluster.md": "../examples/guide/cluster",
+		"guide.md":              "../examples/guide/*",
+		"testing.md":            "../examples/tested",
+		"porting.md":            "../examples/porting/*",
+		"node-cluster.md":       "../examples/guide/cluster",
+		"hosts.md\n## Security": "../examples/hosts",
 	} {
+		page, end, _ := strings.Cut(page, "\n")
 		b, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -34,7 +37,11 @@ func TestCodeBlocks(t *testing.T) {
 			}
 			code = append(code, unindented(string(b)))
 		}
-		blocks := block.FindAllStringSubmatch(string(b), -1)
+		text := string(b)
+		if end != "" {
+			text, _, _ = strings.Cut(text, end)
+		}
+		blocks := block.FindAllStringSubmatch(text, -1)
 		if len(blocks) == 0 {
 			t.Errorf("%s has no Go block", page)
 		}

@@ -49,11 +49,9 @@ func keepStock(ctx context.Context, w *coppice.Worker) error {
 		return err
 	}
 	defer l.close()
-	pid, err := w.System().Spawn(ctx, "stock", func() actor.Actor { return &stock{l} })
-	if err != nil {
+	if _, err := w.System().Spawn(ctx, "stock", func() actor.Actor { return &stock{l} }); err != nil {
 		return err
 	}
-	defer w.System().Stop(context.WithoutCancel(ctx), pid) // the name may come back to this process
 	fmt.Printf("host %s: has the stock now, with fence %d: %d sold\n", *host, fence.Number, len(l.sold))
 	<-ctx.Done()
 	fmt.Printf("host %s: has the stock no more: %v\n", *host, context.Cause(ctx))
