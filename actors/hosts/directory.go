@@ -61,21 +61,18 @@ func init() {
 
 // What the gateway itself says to its directory.
 type (
-	foreignLists struct {
+	foreignUp struct { // before anything that comes by the trunk
+		trunk *trunk.Trunk
 		peer  trunk.Host
-		turn  uint64 // of the trunk: a later one has a higher
+	}
+	foreignLists struct {
+		trunk *trunk.Trunk
 		lists []group.List
 		all   bool
 	}
-	foreignLost struct {
-		peer trunk.Host
-		turn uint64
-	}
-	watchAgain struct{ actorKey }
+	foreignLost struct{ trunk *trunk.Trunk } // before the next trunk to the host is up
+	watchAgain  struct{ actorKey }
 )
-
-// maxForeignPolls bounds the polls of other hosts, of which each has one.
-const maxForeignPolls = 1024
 
 // pollPause is between two polls that fail, at most, and the first is a tenth of it.
 const pollPause = time.Second
@@ -86,7 +83,7 @@ type groupDirectory struct {
 	system *actors.System
 	name   string // drawn
 	known  *group.Lists
-	turns  map[string]uint64            // of the trunks to hosts that have told lists
+	trunks map[*trunk.Trunk]trunk.Host  // that are up, and to whom
 	polls  map[string]heldPoll          // by process of this host, and by boot
 	watch  map[actorKey]*actors.Monitor // members of this host
 	askers map[string]struct{}          // processes of this host that are watched for their polls
@@ -102,7 +99,7 @@ type heldPoll struct {
 
 func newDirectory(s *actors.System, host string) *groupDirectory {
 	return &groupDirectory{
-		system: s, name: rand.Text(), known: group.NewLists(host), turns: make(map[string]uint64),
+		system: s, name: rand.Text(), known: group.NewLists(host), trunks: make(map[*trunk.Trunk]trunk.Host),
 		polls: make(map[string]heldPoll), watch: make(map[actorKey]*actors.Monitor), askers: make(map[string]struct{}),
 	}
 }
@@ -126,17 +123,19 @@ func (d *groupDirectory) Receive(ctx actor.Context) {
 		if d.watch[m.actorKey] != nil {
 			d.watch[m.actorKey] = d.system.MonitorFrom(ctx, actor.NewPID(m.address, m.id))
 		}
+	case foreignUp:
+		d.trunks[m.trunk] = m.peer
 	case foreignLists:
-		if m.turn < d.turns[m.peer.Name] {
+		peer, up := d.trunks[m.trunk]
+		if !up { // it is late
 			return
 		}
-		d.turns[m.peer.Name] = m.turn
-		d.known.Foreign(m.peer.Name, slices.DeleteFunc(m.lists, func(l group.List) bool { return !soundList(l, m.peer.Boot) }), m.all)
+		d.known.Foreign(peer.Name, slices.DeleteFunc(m.lists, func(l group.List) bool { return !soundList(l, peer.Boot) }), m.all)
 	case foreignLost:
-		delete(d.polls, m.peer.Boot)
-		if d.turns[m.peer.Name] == m.turn {
-			d.known.Lost(m.peer.Name)
-		}
+		peer := d.trunks[m.trunk]
+		delete(d.trunks, m.trunk)
+		delete(d.polls, peer.Boot)
+		d.known.Lost(peer.Name)
 	case groupPoll:
 		d.hold(ctx, m)
 	default:
@@ -159,14 +158,24 @@ func (d *groupDirectory) hold(ctx actor.Context, p groupPoll) {
 	from := asker.Address
 	if _, here := actors.LocalID(d.system.Address(), from); !here {
 		p.Own, from = true, actors.Boot(from)
-		if len(d.polls) >= len(d.askers)+maxForeignPolls {
-			return
+		if !d.reaches(from) {
+			return // it is late: the trunk is lost
 		}
 	} else if _, known := d.askers[from]; !known {
 		d.askers[from] = struct{}{}
 		d.system.MonitorFrom(ctx, actors.ProcessPID(from))
 	}
 	d.polls[from] = heldPoll{asker, p}
+}
+
+// reaches reports whether there is a trunk to a boot.
+func (d *groupDirectory) reaches(boot string) bool {
+	for _, h := range d.trunks {
+		if h.Boot == boot {
+			return true
+		}
+	}
+	return false
 }
 
 // down takes the end of a member, or of a process that polls.
@@ -216,7 +225,7 @@ func (d *groupDirectory) join(ctx actor.Context, m groupJoin) string {
 }
 
 func (d *groupDirectory) answer(p groupPoll) (groupLists, bool) {
-	a := groupLists{Directory: d.name, Version: d.known.Version(), All: p.Directory != d.name}
+	a := groupLists{Directory: d.name, Version: d.known.Version(), All: p.Directory != d.name || p.After < d.known.Forgotten()}
 	if a.All {
 		p.After = 0
 	}
@@ -225,8 +234,7 @@ func (d *groupDirectory) answer(p groupPoll) (groupLists, bool) {
 }
 
 // follow polls the directory of another host while there is a trunk to it, and tells its own one.
-func (g *gateway) follow(t *trunk.Trunk, turn uint64, s *actors.System, to *actor.PID) {
-	peer := t.Peer()
+func (g *gateway) follow(t *trunk.Trunk, s *actors.System, to *actor.PID) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() { // ends with the trunk
@@ -235,7 +243,7 @@ func (g *gateway) follow(t *trunk.Trunk, turn uint64, s *actors.System, to *acto
 	}()
 	var last groupPoll
 	for pause := pollPause / 10; ctx.Err() == nil; {
-		a, err := actors.Ask[groupLists](ctx, s, s.LookupAt(peer.Name, gatewayName+"/"+directoryName), last)
+		a, err := actors.Ask[groupLists](ctx, s, s.LookupAt(t.Peer().Name, gatewayName+"/"+directoryName), last)
 		if err != nil { // the trunk ends, its gateway is another one, or has no groups
 			select {
 			case <-time.After(pause):
@@ -246,7 +254,6 @@ func (g *gateway) follow(t *trunk.Trunk, turn uint64, s *actors.System, to *acto
 		}
 		pause = pollPause / 10
 		last = groupPoll{Directory: a.Directory, After: a.Version, Own: true}
-		_ = s.Send(ctx, to, foreignLists{peer, turn, a.Lists, a.All})
+		_ = s.Send(ctx, to, foreignLists{t, a.Lists, a.All})
 	}
-	_ = s.Send(context.Background(), to, foreignLost{peer, turn})
 }

@@ -12,7 +12,6 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -91,8 +90,8 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 		}
 		return fmt.Errorf("hosts: %w", err)
 	}
-	var turns atomic.Uint64
-	g.groups = func(t *trunk.Trunk) { go g.follow(t, turns.Add(1), p.System(), groups) } // ends with the trunk
+	g.tellGroups = func(msg any) { _ = p.System().Send(context.Background(), groups, msg) }
+	g.groups = func(t *trunk.Trunk) { go g.follow(t, p.System(), groups) } // ends with the trunk
 	ln, err := p.Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("hosts: %w", err)
@@ -153,6 +152,8 @@ type gateway struct {
 	states    hostStates
 	figures   trunkCounters
 	groups    func(*trunk.Trunk) // follows those of a host
+
+	tellGroups func(msg any) // tells this host's
 
 	mu      sync.Mutex
 	splices map[*splice]struct{}
@@ -470,6 +471,7 @@ func (g *gateway) hostUp(t *trunk.Trunk) {
 	g.states.up(peer)
 	g.figures.up(t)
 	g.log.Info("hosts: a host is up", "host", peer.Name, "boot", peer.Boot)
+	g.tellGroups(foreignUp{t, peer})
 	g.carrier.HostUp(peer.Name, peer.Boot)
 	g.groups(t)
 }
@@ -483,6 +485,7 @@ func (g *gateway) hostDown(t *trunk.Trunk, err error) {
 	g.figures.down(t)
 	g.log.Warn("hosts: a host is unreachable", "host", peer.Name, "boot", peer.Boot, "err", err)
 	g.carrier.HostDown(peer.Boot)
+	g.tellGroups(foreignLost{t})
 }
 
 // failed logs why there is no trunk: once for each host and cause, until the host is up.

@@ -53,13 +53,27 @@ type Lists struct {
 	version uint64 // of the latest change
 	turn    uint64
 	own     map[string][]joined // by group
-	lists   map[listOf]*stamped // one that has become empty stays, for those who have it still
+	lists   map[listOf]*stamped // one that has become empty stays, for those who have it still, until keep others have
+
+	empty     []emptied // in the order of their versions
+	keep      int       // how many of them stay
+	forgotten uint64    // version of the latest that was dropped
+}
+
+// emptied is a list that has become empty with a version. It may have another one since.
+type emptied struct {
+	listOf
+	version uint64
 }
 
 // NewLists returns an empty one, for a host.
 func NewLists(host string) *Lists {
-	return &Lists{host: host, own: make(map[string][]joined), lists: make(map[listOf]*stamped)}
+	return &Lists{host: host, own: make(map[string][]joined), lists: make(map[listOf]*stamped), keep: MaxGroups}
 }
+
+// Forgotten returns the version from which on Since is right: who has an earlier one is to forget
+// what it has, and to ask for what there is after version 0.
+func (d *Lists) Forgotten() uint64 { return d.forgotten }
 
 // Version returns the version of the latest change.
 func (d *Lists) Version() uint64 { return d.version }
@@ -122,6 +136,17 @@ func (d *Lists) put(at listOf, members []Member) {
 	}
 	d.version++
 	d.lists[at] = &stamped{members, d.version}
+	if len(members) > 0 {
+		return
+	}
+	if d.empty = append(d.empty, emptied{at, d.version}); len(d.empty) <= d.keep {
+		return
+	}
+	if first := d.empty[0]; d.lists[first.listOf] != nil && d.lists[first.listOf].version == first.version {
+		d.forgotten = first.version
+		delete(d.lists, first.listOf)
+	}
+	d.empty = d.empty[1:]
 }
 
 // Foreign takes lists of another host: what has changed, or with all set everything that it has. A

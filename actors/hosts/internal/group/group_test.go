@@ -83,11 +83,11 @@ type copied struct {
 	lists map[listOf][]Member
 }
 
-func (c *copied) ask(d *Lists, own bool) {
-	if c.lists == nil || c.after > d.version { // another gateway
+func (c *copied) ask(d *Lists) {
+	if c.lists == nil || c.after > d.version || c.after < d.forgotten { // another gateway, or it is asked too late
 		*c = copied{lists: make(map[listOf][]Member)}
 	}
-	for _, l := range d.Since(c.after, own) {
+	for _, l := range d.Since(c.after, false) {
 		if c.lists[listOf{l.Group, l.Host}] = l.Members; len(l.Members) == 0 {
 			delete(c.lists, listOf{l.Group, l.Host})
 		}
@@ -109,6 +109,7 @@ func play(t *testing.T, steps []byte) {
 	copies, between := make(map[string]*copied), make(map[[2]string]uint64)
 	for _, h := range names {
 		dirs[h], copies[h] = NewLists(h), new(copied)
+		dirs[h].keep = len(steps) % 8 / 2
 	}
 	ask := func(from, to string) { // gateway from asks gateway to
 		at := [2]string{from, to}
@@ -116,6 +117,9 @@ func play(t *testing.T, steps []byte) {
 			return
 		}
 		after := between[at]
+		if after < dirs[to].forgotten {
+			after = 0
+		}
 		dirs[from].Foreign(to, dirs[to].Since(after, true), after == 0)
 		between[at] = dirs[to].version
 	}
@@ -146,9 +150,10 @@ func play(t *testing.T, steps []byte) {
 		case 5:
 			ask(h, other)
 		case 6:
-			copies[h].ask(dirs[h], false)
+			copies[h].ask(dirs[h])
 		case 7: // another gateway; its processes join anew, in any order
 			dirs[h], copies[h] = NewLists(h), new(copied)
+			dirs[h].keep = int(steps[i] >> 6)
 			for _, j := range rand.New(rand.NewPCG(uint64(i), 1)).Perm(len(live[h])) {
 				dirs[h].Join(live[h][j].group, live[h][j].m, live[h][j].n)
 			}
@@ -166,7 +171,7 @@ func play(t *testing.T, steps []byte) {
 		}
 	}
 	for _, h := range names {
-		copies[h].ask(dirs[h], false)
+		copies[h].ask(dirs[h])
 		want := make(map[listOf][]Member)
 		for _, o := range names {
 			for _, a := range live[o] {
@@ -231,6 +236,37 @@ func TestBounds(t *testing.T) {
 		if ok := d.Join(fmt.Sprint(i), Member{"x", "boota.1", "c"}, 1); ok != (i < MaxGroups) {
 			t.Fatalf("group %d: %v", i, ok)
 		}
+	}
+}
+
+// TestForgotten: groups that come and go fill nothing, those of other hosts neither, and one that
+// comes and goes again and again has nobody begin anew.
+func TestForgotten(t *testing.T) {
+	d, late := NewLists("a"), new(copied)
+	stays := Member{"x", "bootb.1", "c"}
+	d.Foreign("b", []List{{"stays", "b", []Member{stays}}}, true)
+	late.ask(d)
+	turn := func(i int, m Member) {
+		d.Join(fmt.Sprint("g", i), m, 1)
+		d.Leave("", m.Address, m.ID)
+	}
+	for i := range 3 * MaxGroups {
+		turn(1, Member{"x", fmt.Sprint("boota.", i), "c"})
+	}
+	if d.Forgotten() > late.after {
+		t.Error("one group has others forgotten")
+	}
+	for i := range 3 * MaxGroups {
+		turn(i, Member{"x", "boota.1", "c"})
+		d.Foreign("b", []List{{fmt.Sprint("g", i), "b", []Member{stays}}}, false)
+		d.Foreign("b", []List{{fmt.Sprint("g", i), "b", nil}}, false)
+	}
+	if n := len(d.lists) + len(d.empty); n > 2*MaxGroups+1 {
+		t.Errorf("%d are remembered", n)
+	}
+	late.ask(d)
+	if got := late.lists[listOf{"stays", "b"}]; len(late.lists) != 1 || !slices.Equal(got, []Member{stays}) {
+		t.Errorf("who is late has %v", late.lists)
 	}
 }
 
