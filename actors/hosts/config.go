@@ -57,11 +57,12 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Of tests.
-	dial     func(ctx context.Context, address string) (net.Conn, error)
-	running  func(*trunk.Mesh)
-	lastWait time.Duration
-	openWait time.Duration
-	pause    time.Duration // between two looks at Peers
+	dial      func(ctx context.Context, address string) (net.Conn, error)
+	running   func(*trunk.Mesh)
+	lastWait  time.Duration
+	openWait  time.Duration
+	orderWait time.Duration
+	pause     time.Duration // between two looks at Peers
 }
 
 // TLS names files in PEM, which are read anew when they have changed. The certificate has the URI

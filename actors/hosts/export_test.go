@@ -45,6 +45,9 @@ func (c *Config) SetLastWait(d time.Duration) { c.lastWait = d }
 // SetOpenWait sets how long another host may take to accept a lane.
 func (c *Config) SetOpenWait(d time.Duration) { c.openWait = d }
 
+// SetOrderWait sets how long a host that has an order of a reload may not answer.
+func (c *Config) SetOrderWait(d time.Duration) { c.orderWait = d }
+
 // SetPause sets how long is between two looks at Peers.
 func (c *Config) SetPause(d time.Duration) { c.pause = d }
 

@@ -375,7 +375,7 @@ func (c *groupClient) follows(m *groupMember) {
 	mon := c.system.Monitor(m.pid)
 	go func() { // ends with the member, its lane, or the system
 		d := <-mon.C
-		if err := d.Reason.Err(); errors.Is(err, actors.ErrLane) && !errors.Is(err, actors.ErrUnreachable) {
+		if err := d.Reason.Err(); laneEnded(err) {
 			return // it may live; the gateway tells
 		}
 		m.ended.Store(true)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -21,6 +22,10 @@ const DefaultSettle = 10 * time.Second
 
 // MaxSettle bounds Reload.Settle.
 const MaxSettle = time.Hour
+
+// orderWait is how long a host that has an order may not answer before it counts as lost: its
+// master is stopped, perhaps.
+const orderWait = 10 * time.Second
 
 // A Reload is a reload of several hosts, one after the other.
 type Reload struct {
@@ -96,9 +101,17 @@ type turn struct {
 	leader string             // the address of the master that leads it
 	end    context.CancelFunc // of the watch of that master
 
-	stop context.CancelFunc  // of the reload; nil: it has not begun
+	// Guarded by operator.mu.
+	nonce string             // of the order to reload
+	stop  context.CancelFunc // of the reload; nil: it has not begun
+	over  bool               // it is not to begin any more
+
 	done chan struct{}       // closed when it has ended, and gone back if it has failed
-	held *coppice.HeldReload // nil: it was not reloaded, or went back
+	err  error               // of the reload; read after done
+	held *coppice.HeldReload // nil: it was not reloaded; likewise
+
+	ending sync.Mutex // held while the reload is kept or taken back
+	undone error      // of Back
 }
 
 // order has a host do something, and waits for the end.
@@ -116,12 +129,65 @@ func (o *operator) order(ctx context.Context, host string, x hostOrder) error {
 	if host != o.cfg.Name {
 		to = o.system.LookupAt(host, masterName+"/"+operatorName)
 	}
-	a, err := actors.Ask[hostOrdered](ctx, o.system, to, x)
-	if err == nil && a.Err != "" {
-		return errors.New(a.Err)
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	go o.watch(ctx, to, giveUp) // ends with ctx
+	for {
+		a, err := actors.Ask[hostOrdered](ctx, o.system, to, x)
+		switch {
+		case err == nil && a.Err != "":
+			return errors.New(a.Err)
+		case err == nil:
+			return nil
+		case !laneEnded(err):
+			return &lostError{cmp.Or(context.Cause(ctx), err)}
+		}
+		o.pause(ctx) // then again: who has the order already does it once
 	}
-	if err != nil {
-		return &lostError{err}
+}
+
+// watch gives an order up when the master that has it does not answer for orderWait.
+func (o *operator) watch(ctx context.Context, to *actor.PID, giveUp context.CancelCauseFunc) {
+	limit := cmp.Or(o.cfg.orderWait, orderWait)
+	for answered := time.Now(); ctx.Err() == nil; o.pause(ctx) {
+		ask, cancel := context.WithTimeout(ctx, limit)
+		_, err := actors.Ask[bool](ask, o.system, to, hostConfirm{})
+		cancel()
+		if err == nil {
+			answered = time.Now()
+		} else if time.Since(answered) >= limit {
+			giveUp(errNoAnswer)
+		}
+	}
+}
+
+// pause is before the next try of what has failed, or the next look.
+func (o *operator) pause(ctx context.Context) {
+	select {
+	case <-time.After(snapshotWait / 10):
+	case <-ctx.Done():
+	}
+}
+
+// laneEnded reports whether an error says no more than that the lane has ended: the process at its
+// other end may live.
+func laneEnded(err error) bool {
+	return errors.Is(err, actors.ErrLane) && !errors.Is(err, actors.ErrUnreachable)
+}
+
+// gone waits until a process has ended or is not reached, and returns why; nil if ctx has ended.
+func (o *operator) gone(ctx context.Context, address string) error {
+	for ctx.Err() == nil {
+		m := o.system.Monitor(actors.ProcessPID(address))
+		select {
+		case d := <-m.C:
+			if err := d.Reason.Err(); !laneEnded(err) {
+				return fmt.Errorf("the process %s: %w", address, cmp.Or(err, actors.ErrDown))
+			}
+			o.pause(ctx)
+		case <-ctx.Done():
+			m.Cancel()
+		}
 	}
 	return nil
 }
@@ -146,16 +212,12 @@ func (o *operator) ordered(c actor.Context, x hostOrder) {
 	go func() { // ends with the order, or the master that has asked
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		m := o.system.Monitor(actors.ProcessPID(x.From))
-		defer m.Cancel()
 		go func() { // ends with ctx
-			select {
-			case <-m.C:
+			if o.gone(ctx, x.From) != nil {
 				cancel()
-			case <-ctx.Done():
 			}
 		}()
-		sure, err := actors.Ask[bool](ctx, o.system, actor.NewPID(x.From, operatorName), hostConfirm{x.Nonce})
+		sure, err := o.waits(ctx, x.From, x.Nonce)
 		<-o.answers
 		if err == nil && sure {
 			o.cfg.log().Info("hosts: an order of a host", "from", x.From, "order", x.Do)
@@ -169,7 +231,21 @@ func (o *operator) ordered(c actor.Context, x hostOrder) {
 			o.cfg.log().Warn("hosts: an order of a host has failed", "from", x.From, "order", x.Do, "err", err)
 		}
 		_ = o.system.Send(context.Background(), asker, a)
+		if x.Do == doReload && err != nil {
+			o.freeOver(ctx, "")
+		}
 	}()
+}
+
+// waits asks a master whether it waits for the end of an order, or leads a turn.
+func (o *operator) waits(ctx context.Context, master, nonce string) (bool, error) {
+	for {
+		yes, err := actors.Ask[bool](ctx, o.system, actor.NewPID(master, operatorName), hostConfirm{nonce})
+		if !laneEnded(err) || ctx.Err() != nil {
+			return yes, err
+		}
+		o.pause(ctx)
+	}
 }
 
 // obey does what is ordered.
@@ -187,24 +263,31 @@ func (o *operator) obey(ctx context.Context, x hostOrder) error {
 		return nil
 	}
 	var err error
+	begun := t != nil && t.stop != nil
 	switch {
 	case t == nil:
 		err = errors.New("that reload of several hosts has ended here")
 	case t.name != x.Turn:
 		err = errors.New("another reload of several hosts is under way")
-	case x.Do == doReload && t.stop != nil:
+	case x.Do == doReload && begun && t.nonce != x.Nonce, x.Do == doReload && t.over:
 		err = errors.New("it was reloaded")
-	case x.Do == doReload:
+	case x.Do == doReload && !begun:
 		ctx, t.stop = context.WithCancel(ctx)
-		t.done = make(chan struct{})
+		t.nonce, t.done = x.Nonce, make(chan struct{})
 	}
 	o.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	switch x.Do {
+	case doHold: // again
+		return nil
 	case doReload:
-		return o.reload(ctx, t, x.Settle)
+		if !begun {
+			o.reload(ctx, t, x)
+		}
+		<-t.done // which ends with the host that leads
+		return t.err
 	case doBack:
 		return o.back(t)
 	case doFree:
@@ -225,50 +308,64 @@ func (o *operator) freeOver(ctx context.Context, but string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, snapshotWait)
 	defer cancel()
-	if on, err := actors.Ask[bool](ctx, o.system, actor.NewPID(t.leader, operatorName), hostConfirm{t.name}); err == nil && !on {
+	if on, err := o.waits(ctx, t.leader, t.name); err == nil && !on {
 		o.free(t)
 	}
 }
 
-// reload reloads this host, and goes back if the new workers are not well.
-func (o *operator) reload(ctx context.Context, t *turn, settle time.Duration) error {
+// reload reloads this host, and goes back if the new workers are not well, or who leads it has given
+// this host up.
+func (o *operator) reload(ctx context.Context, t *turn, x hostOrder) {
 	defer close(t.done)
+	cursor := o.rt.Snapshot().Cursor // a worker may fail before the reload has ended
 	held, err := o.rt.ReloadHeld(ctx)
 	if err != nil {
-		return err
+		t.err = err
+		return
 	}
-	if err := o.settle(ctx, held.Generation, settle); err != nil {
-		return errors.Join(err, held.Back(context.Background())) // by its own bounds
+	if err = o.settle(ctx, cursor, held.Generation, x.Settle); err == nil {
+		var waits bool
+		if waits, err = o.waits(ctx, x.From, x.Nonce); err == nil && !waits {
+			err = errors.New("the host that leads the reload has given this one up")
+		}
 	}
-	t.held = held // read after done
-	return nil
+	if err != nil {
+		t.err = errors.Join(err, held.Back(context.Background())) // by its own bounds
+		return
+	}
+	t.held = held
 }
 
 // freeWith ends the turn when the master that leads it has ended, or is not reached.
 func (o *operator) freeWith(ctx context.Context, t *turn, leader string) {
-	m := o.system.Monitor(actors.ProcessPID(leader))
-	defer m.Cancel()
-	select {
-	case d := <-m.C:
-		o.cfg.log().Warn("hosts: the host that leads a reload of several hosts is lost", "leader", leader, "err", d.Reason)
+	if err := o.gone(ctx, leader); err != nil {
+		o.cfg.log().Warn("hosts: the host that leads a reload of several hosts is lost", "leader", leader, "err", err)
 		o.free(t)
-	case <-ctx.Done():
 	}
 }
 
-// ended ends the reload of this host, if it is under way, and returns what it has kept.
-func (t *turn) ended() *coppice.HeldReload {
-	if t.stop == nil {
+// ended ends the reload of this host, if it is under way, and returns what it has kept. It is called
+// with t.ending.
+func (o *operator) ended(t *turn) *coppice.HeldReload {
+	o.mu.Lock()
+	t.over = true
+	stop := t.stop
+	o.mu.Unlock()
+	if stop == nil {
 		return nil
 	}
-	t.stop()
+	stop()
 	<-t.done
-	return t.held
+	held := t.held
+	t.held = nil
+	return held
 }
 
 // free keeps what this host runs, and lets others reload it.
 func (o *operator) free(t *turn) {
-	t.ended().Keep()
+	t.ending.Lock()
+	o.ended(t).Keep()
+	t.ending.Unlock()
 	t.end()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -277,19 +374,21 @@ func (o *operator) free(t *turn) {
 	}
 }
 
-// back takes the reload of this host back, if there was one.
+// back takes the reload of this host back, if there was one. Again it returns the same.
 func (o *operator) back(t *turn) error {
-	if held := t.ended(); held != nil {
-		return held.Back(context.Background()) // by its own bounds
+	t.ending.Lock()
+	defer t.ending.Unlock()
+	if held := o.ended(t); held != nil {
+		t.undone = held.Back(context.Background()) // by its own bounds
 	}
-	return nil
+	return t.undone
 }
 
-// settle waits for a time in which no worker of a generation fails.
-func (o *operator) settle(ctx context.Context, generation int, limit time.Duration) error {
+// settle waits for a time in which no worker of a generation fails, nor has failed since a cursor.
+func (o *operator) settle(ctx context.Context, cursor uint64, generation int, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	for ev := range o.rt.Events(o.rt.Snapshot().Cursor).All(ctx) {
+	for ev := range o.rt.Events(cursor).All(ctx) {
 		if ev.Fault && ev.Generation == generation && (ev.Kind == coppice.ChildExited || ev.Kind == coppice.WorkerFailed || ev.Kind == coppice.ChildStartFailed) {
 			return fmt.Errorf("after the reload: %s", ev)
 		}
@@ -305,8 +404,8 @@ func (o *operator) settle(ctx context.Context, generation int, limit time.Durati
 // well for Settle. All hosts must be reached when it begins, and none may take part in another one.
 //
 // When a host fails, it goes back, and so do those that were reloaded before, the last first. When
-// a host is lost midway, it stops: what that host runs is not known, and the others stay as they
-// are. Either is a HostsReloadError. The end of ctx is a failure of the host whose turn it is. When
+// a host is lost midway, or its master does not answer for 10 s, it stops: what that host runs is
+// not known, and the others stay as they are. Either is a HostsReloadError. The end of ctx is a failure of the host whose turn it is. When
 // the master that leads it is lost, the host whose turn it is goes back, and the others stay as
 // they are.
 //

@@ -38,8 +38,17 @@ func operatedProgram() {
 		config, err := os.ReadFile(filepath.Join(dir, what+"-"+name))
 		return err == nil && string(config) == string(w.Config())
 	}
+	await := func(ctx context.Context, file string) {
+		for _, err := os.Stat(filepath.Join(dir, file)); err != nil && ctx.Err() == nil; _, err = os.Stat(filepath.Join(dir, file)) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	cfg := &hosts.Config{Cluster: "shop", Name: name, Listen: peers[name], Peers: peers}
+	if name == "c" { // which leads the one reload with a host that does not answer
+		cfg.SetOrderWait(2 * time.Second)
+	}
 	coppice.Main(coppice.Config{
-		Hosts: &hosts.Config{Cluster: "shop", Name: name, Listen: peers[name], Peers: peers},
+		Hosts: cfg,
 		Load:  func(context.Context) ([]byte, error) { return os.ReadFile(filepath.Join(dir, "config")) },
 		Children: []coppice.ChildSpec{
 			coppice.Pool{Name: "web", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
@@ -55,10 +64,28 @@ func operatedProgram() {
 				if err := w.Ready(); err != nil {
 					return err
 				}
+				if there("crashes", w) && w.Name() == "web/0" {
+					await(ctx, "last begins") // so its pool has been reloaded
+					if os.Mkdir(filepath.Join(dir, "crashes once"), 0o700) == nil {
+						return errors.New("it crashes once")
+					}
+					_ = os.Mkdir(filepath.Join(dir, "has crashed"), 0o700)
+				}
 				fmt.Println("runs", string(w.Config()))
 				if there("dies", w) {
 					time.Sleep(200 * time.Millisecond) // the reload is over by then, mostly
 					return errors.New("it is to die")
+				}
+				<-ctx.Done()
+				return nil
+			}},
+			coppice.Pool{Name: "last", Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
+				if there("crashes", w) {
+					_ = os.Mkdir(filepath.Join(dir, "last begins"), 0o700)
+					await(ctx, "has crashed")
+				}
+				if err := w.Ready(); err != nil {
+					return err
 				}
 				<-ctx.Done()
 				return nil
@@ -231,6 +258,38 @@ func TestReload(t *testing.T) {
 			t.Errorf("%+v", g)
 		}
 	}
+	// A worker that has failed before the reload has ended is no good either.
+	o.put("crashes-b", "v3")
+	if code, text := o.do("a", "POST", "hosts/reload?settle=1ms&host=b"); code != http.StatusConflict || !strings.Contains(text, "host b: after the reload: ") {
+		t.Errorf("a worker crashes: %d %s", code, text)
+	}
+	o.remove("crashes-b")
+	o.runs(all("v2"))
+	// Masters are stopped: one whose host reloads is given up, and goes back when it goes on. The
+	// other is not told that it is over, and asks when the next one comes.
+	o.put("config", "v3")
+	o.put("waits-b", "v3")
+	stopped := make(chan string, 1)
+	go func() {
+		code, text := o.do("c", "POST", "hosts/reload?settle=1ms&host=a&host=b")
+		stopped <- fmt.Sprint(code, " ", text)
+	}()
+	o.programs["b"].Await(`waits for v3`)
+	o.programs["a"].Signal(syscall.SIGSTOP)
+	o.programs["b"].Signal(syscall.SIGSTOP)
+	if text := <-stopped; !strings.Contains(text, "409 ") || !strings.Contains(text, "host b is lost, and it is not known what it runs: the other host does not answer; a run the new program") {
+		t.Errorf("masters are stopped: %s", text)
+	}
+	o.programs["a"].Signal(syscall.SIGCONT)
+	o.programs["b"].Signal(syscall.SIGCONT)
+	o.remove("waits-b")
+	o.programs["b"].Await(`has given this one up`)
+	o.runs(map[string]string{"a": "v3", "b": "v2"})
+	o.put("config", "v2")
+	if code, text := o.do("b", "POST", "hosts/reload?settle=1ms&host=a"); code != http.StatusOK {
+		t.Errorf("after one that is over: %d %s", code, text)
+	}
+	o.runs(all("v2"))
 	// Who has asked goes away while the second host reloads.
 	o.put("config", "too late")
 	o.put("waits-c", "too late")
