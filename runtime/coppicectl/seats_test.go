@@ -58,10 +58,13 @@ func TestHostFiles(t *testing.T) {
 		{"hosts seat replace b", codeUsage, "dir"},
 		{"hosts seat replace b --dir " + engine, 0, "host b has an empty seat now"},
 		{"hosts seat replace a --dir " + engine, codeFailed, "another"},
+		{"hosts seat replace x --dir " + engine, codeFailed, "it has no seat; those with one in the engine now, and this host has none, which would know of others, are a, b"},
 		{"hosts seat replace b --dir none", codeFailed, "no engine answers"},
 		{"hosts seat recover --dir none", codeFailed, "recover the engine in none"},
 		{"hosts seat recover --dir " + engine, codeFailed, "nothing is lost"},
+		{"hosts seat recover --dir " + lost + " --snapshot shop.pem", codeFailed, "shop.pem: it is no snapshot"},
 		{"hosts seat recover --dir " + lost, 0, "makes the engine anew"},
+		{"hosts seat recover --dir " + lost, codeFailed, "already"},
 	} {
 		code, out, errs := ctl(t.Context(), nil, strings.Fields(row.args)...)
 		if code != row.code || !strings.Contains(out+errs, row.want) {

@@ -208,7 +208,7 @@ func (x Embedded) changes(ctx context.Context, host, said string) bool {
 type member struct {
 	x       Embedded
 	host    string
-	seat    seat
+	seat    seats.Seat
 	etcd    *embed.Etcd
 	clients *atomic.Pointer[grpc.Server] // nil until it serves
 	closing *atomic.Bool
@@ -289,7 +289,7 @@ func (x Embedded) start(host string, how *join) (*member, error) {
 		return nil, fmt.Errorf("hosts/etcd: start the member of host %q in %s: %w", host, x.Dir, err)
 	}
 	m := &member{x: x, host: host, etcd: e, clients: clients, closing: closing}
-	m.seat = seat{Host: host, Member: e.Server.MemberID().String(), Engine: e.Server.Cluster().ID().String()}
+	m.seat = seats.Seat{Host: host, Member: e.Server.MemberID().String(), Engine: e.Server.Cluster().ID().String(), Seats: x.Seats}
 	if err := x.writeSeat(m.seat); err != nil {
 		closing.Store(true)
 		e.Close()

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/wal"
 
 	"github.com/coppice-go/coppice/actors/hosts"
+	"github.com/coppice-go/coppice/actors/hosts/seats"
 )
 
 // Quick has a member of a test neither reserve 64 MB for its log nor wait for the disk.
@@ -51,5 +52,5 @@ func Snapshot(ctx context.Context, e hosts.Engine, file string) error {
 
 // Interrupted does a recovery up to the point where the former state has been moved away.
 func (x Embedded) Interrupted(host string) error {
-	return errors.Join(x.restore(host, x.path(recovering)), x.moveAway())
+	return errors.Join(x.restore(host, x.path(seats.Recovering)), x.moveAway())
 }

@@ -24,39 +24,19 @@ import (
 )
 
 const (
-	seatFile   = "seat.json" // whose directory it is
-	stateDir   = "member"    // of etcd
-	recovering = "recovering"
+	stateDir = "member" // of etcd
 
 	seatPause   = 500 * time.Millisecond // between two looks at what is asked of a seat
 	askWait     = 2 * time.Second        // for another seat's answer
 	refusedWait = 30 * time.Second       // before the same is said again
 )
 
-// seat says whose directory it is, in seatFile.
-type seat struct {
-	Host   string `json:"host"`
-	Member string `json:"member"` // etcd's numbers of the member
-	Engine string `json:"engine"` // and of all members
-}
-
-func (x Embedded) readSeat() (s seat, err error) {
-	b, err := os.ReadFile(x.path(seatFile))
-	if err != nil {
-		return s, err
-	}
-	if err = json.Unmarshal(b, &s); err != nil {
-		return s, fmt.Errorf("%s: %w", x.path(seatFile), err)
-	}
-	return s, nil
-}
-
-func (x Embedded) writeSeat(s seat) error {
+func (x Embedded) writeSeat(s seats.Seat) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	path := x.path(seatFile)
+	path := x.path(seats.File)
 	return errors.Join(os.WriteFile(path+".new", append(b, '\n'), 0o600), os.Rename(path+".new", path))
 }
 
@@ -140,7 +120,7 @@ var errAgain = errors.New("it is started anew")
 
 // invited reports whether another seat has let in a member of this host that is not the one of its
 // directory, and has not started.
-func invited(host string, mine seat, all map[string]census) (census, bool) {
+func invited(host string, mine seats.Seat, all map[string]census) (census, bool) {
 	for _, r := range all {
 		if m := r.ours(host); m != nil && m.Name == "" && m.ID.String() != mine.Member {
 			return r, true
@@ -152,7 +132,7 @@ func invited(host string, mine seat, all map[string]census) (census, bool) {
 // prepare looks at the directory, and at what the other seats say, before a start. An error says
 // why this host cannot have its seat, and what to do.
 func (x Embedded) prepare(ctx context.Context, host string) (*join, error) {
-	mine, err := x.readSeat()
+	mine, err := seats.Read(x.path(""))
 	if err != nil && !os.IsNotExist(err) {
 		return nil, fmt.Errorf("hosts/etcd: Embedded.Dir: %w", err)
 	}
@@ -194,7 +174,7 @@ func (x Embedded) prepare(ctx context.Context, host string) (*join, error) {
 	return first, nil
 }
 
-func sameEngine(mine seat, all map[string]census) bool {
+func sameEngine(mine seats.Seat, all map[string]census) bool {
 	for _, r := range all {
 		if r.engine == mine.Engine {
 			return true
@@ -223,7 +203,7 @@ func (x Embedded) moveAway() error {
 	if err := errors.Join(os.RemoveAll(former), os.Rename(x.path(stateDir), former)); err != nil {
 		return fmt.Errorf("hosts/etcd: Embedded.Dir: %w", err)
 	}
-	if err := os.Remove(x.path(seatFile)); err != nil && !os.IsNotExist(err) {
+	if err := os.Remove(x.path(seats.File)); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("hosts/etcd: Embedded.Dir: %w", err)
 	}
 	return nil
@@ -235,8 +215,10 @@ func (x Embedded) asked() bool {
 	return err == nil
 }
 
-// above is how far the revisions of a new engine are above those of the one before, and above the
-// microseconds since 1970, as what is lost may have been newer than what is left.
+// above is how far the revisions of a recovered engine begin above the microseconds since 1970. So
+// those of one that was recovered before are below them, what is lost of it too, as long as it made
+// fewer than a million changes a second. Only if the clock is behind, so that they are not, they
+// begin as far above the highest that is left.
 const above = 1 << 40
 
 // recover makes the engine anew if that is asked for. It may be ended at any point, and begins
@@ -248,7 +230,7 @@ func (x Embedded) recover(host string) error {
 	bad := func(err error) error {
 		return fmt.Errorf("hosts/etcd: recover the engine in %s: %w", x.Dir, err)
 	}
-	made := x.path(recovering)
+	made := x.path(seats.Recovering)
 	if _, err := os.Stat(made); os.IsNotExist(err) {
 		if err := x.restore(host, made); err != nil {
 			return bad(err)
@@ -264,7 +246,7 @@ func (x Embedded) recover(host string) error {
 			return bad(err)
 		}
 	}
-	_ = os.Remove(x.path(seatFile))       // of the state before
+	_ = os.Remove(x.path(seats.File))     // of the state before
 	_ = os.Remove(x.path(seats.Snapshot)) // if there was one
 	if err := errors.Join(os.Remove(x.path(seats.RecoverFile)), os.RemoveAll(made)); err != nil {
 		return bad(err)
@@ -305,7 +287,10 @@ func (x Embedded) restore(host, to string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
-	next := max(was.Revision, time.Now().UnixMicro()) + above
+	next := time.Now().UnixMicro() + above
+	if next <= was.Revision {
+		next = was.Revision + above
+	}
 	err = s.Restore(snapshot.RestoreConfig{
 		SnapshotPath: from, SkipHashCheck: copied || strings.HasSuffix(from, ".none"), OutputDataDir: begun,
 		Name: host, PeerURLs: []string{seats.PeerURL(host)}, InitialCluster: host + "=" + seats.PeerURL(host),

@@ -80,6 +80,9 @@ func TestSeatReplaced(t *testing.T) {
 	if err := guard.Check(before); err != nil {
 		t.Error(err)
 	}
+	if err := seats.Replace(t.Context(), dir("a"), "d"); err == nil || !strings.Contains(err.Error(), "it has no seat; those with one are a, b, c") {
+		t.Errorf("of a host without a seat: %v", err)
+	}
 
 	m.kill("b")
 	m.lose("b")
@@ -112,6 +115,9 @@ func TestSeatReplaced(t *testing.T) {
 	answers(t, "b in the new engine", engines["b"])
 	m.start("c") // which has the former engine's state
 	m.await("c is of engine ")
+	if err := seats.Recover(dir("c"), ""); err == nil || !strings.Contains(err.Error(), "is in another engine, which was recovered") {
+		t.Errorf("a second seat is recovered: %v", err)
+	}
 	if last := hold(t, engines["b"], "b"); last.Number <= after.Number {
 		t.Errorf("fence %d after %d", last.Number, after.Number)
 	}
@@ -164,10 +170,22 @@ func TestRecover(t *testing.T) {
 			t.Fatal(err)
 		}
 		put(e, "2")
+		if err := seats.Recover(x.Dir, ""); err == nil || !strings.Contains(err.Error(), "nothing is lost") {
+			t.Errorf("of an engine that answers: %v", err)
+		}
 	})
+	refused := func(what, want, snapshot string) {
+		t.Helper()
+		if err := seats.Recover(x.Dir, snapshot); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 	recover("")
 	round("of its directory", "2", func(hosts.Engine) {})
+	recover("")
+	round("of its directory once more", "2", func(hosts.Engine) {})
 	recover(file)
+	refused("asked for once more", "already", "")
 	round("of a snapshot", "1", func(hosts.Engine) {})
 	round("once more, without being asked to", "1", func(hosts.Engine) {})
 	if err := os.RemoveAll(state); err != nil {
@@ -186,13 +204,25 @@ func TestRecover(t *testing.T) {
 		t.Fatal(err)
 	}
 	round("after an interruption", "3", func(hosts.Engine) {})
-	if err := os.WriteFile(file, []byte("no snapshot, but longer than a checksum of it would be"), 0o600); err != nil {
+	// What one that was asked for before has left changes nothing.
+	if err := os.Mkdir(filepath.Join(x.Dir, seats.Recovering), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	recover(file)
-	if _, err := x.Quick().Start("a"); err == nil || !strings.Contains(err.Error(), "recover the engine in "+x.Dir) {
-		t.Errorf("with a file that is no snapshot: %v", err)
+	round("after one that was given up", "1", func(hosts.Engine) {})
+	// A file that is no snapshot, or is damaged, changes nothing.
+	snapshot, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
 	}
+	snapshot[len(snapshot)/2] ^= 1
+	for want, text := range map[string][]byte{"no checksum": []byte("no snapshot, but longer than a checksum of it would be"), "is damaged": snapshot} {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		refused("a file that is no snapshot", want, file)
+	}
+	round("as it was", "1", func(hosts.Engine) {})
 	if err := seats.Recover(filepath.Join(x.Dir, "none"), ""); err == nil {
 		t.Error("in a directory that is not there")
 	}

@@ -6,6 +6,7 @@ package seats
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,11 +22,33 @@ import (
 
 // Names of files in the directory of a seat.
 const (
+	File         = "seat.json"     // a Seat, once a member has started
 	ClientSocket = "client.sock"   // where the engine answers
 	RecoverFile  = "recover"       // what Recover writes, and the member removes when it has done it
 	Snapshot     = "recover.db"    // its copy of a snapshot; not there: the member's own state
+	Recovering   = "recovering"    // what the member has made of either, until it is its state
 	Former       = "member.former" // the state that a member has moved away, of the last time
 )
+
+// Seat says whose a directory is, in File.
+type Seat struct {
+	Host   string   `json:"host"`
+	Member string   `json:"member"` // etcd's numbers of the member
+	Engine string   `json:"engine"` // and of all members
+	Seats  []string `json:"seats"`  // the hosts that have one, as the member was configured
+}
+
+// Read returns what File in dir says. Errors: os.ErrNotExist if no member has started there.
+func Read(dir string) (s Seat, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, File))
+	if err != nil {
+		return s, err
+	}
+	if err = json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("%s: %w", filepath.Join(dir, File), err)
+	}
+	return s, nil
+}
 
 // PeerURL is by what the seat of a host is known to the others.
 func PeerURL(host string) string { return "unix://" + host + ".peer:80" }
@@ -54,13 +77,18 @@ type seatMember struct {
 // Replace has the seat of a host be filled anew: the member that sits there is put out of the
 // engine, if there is one, and the host's next one is let in, with nothing but what the others send
 // it; state that it still has is moved away. dir is the directory of the engine on the host on
-// which Replace is called, which may be any of the cluster. It needs a majority of the seats, and
-// until the new member is up there is one vote less. It waits as long as ctx does for a
-// leader, and for the others to have been up for some seconds. Called again it begins anew.
+// which Replace is called, best one that has a seat: it knows the seats, of which host must be one.
+// One without knows those that are in the engine now. It needs a majority of the seats, and until
+// the new member is up there is one vote less. It waits as long as ctx does for a leader, and for
+// the others to have been up for some seconds. Called again it begins anew.
 func Replace(ctx context.Context, dir, host string) error {
 	c := client(filepath.Join(dir, ClientSocket))
+	seat, err := Read(dir)
+	if err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("seats: replace the seat of host %q: %w", host, err)
+	}
 	for {
-		err := replace(ctx, c, host)
+		err := replace(ctx, c, &seat, host)
 		if err == nil {
 			return nil
 		}
@@ -75,12 +103,26 @@ func Replace(ctx context.Context, dir, host string) error {
 	}
 }
 
-func replace(ctx context.Context, c *http.Client, host string) error {
+// replace replaces the seat of a host. To a seat that does not know of others it adds those that are
+// in the engine.
+func replace(ctx context.Context, c *http.Client, seat *Seat, host string) error {
 	var all struct {
 		Members []seatMember `json:"members"`
 	}
 	if err := call(ctx, c, "list", map[string]bool{"linearizable": true}, &all); err != nil {
 		return err
+	}
+	as := ""
+	if len(seat.Seats) == 0 { // there is no member here
+		as = " in the engine now, and this host has none, which would know of others,"
+		for _, m := range all.Members {
+			for _, url := range m.PeerURLs {
+				seat.Seats = append(seat.Seats, Host(url))
+			}
+		}
+	}
+	if !slices.Contains(seat.Seats, host) {
+		return fmt.Errorf("it has no seat; those with one%s are %s", as, strings.Join(seat.Seats, ", "))
 	}
 	url := PeerURL(host)
 	i := slices.IndexFunc(all.Members, func(m seatMember) bool { return slices.Contains(m.PeerURLs, url) })
@@ -116,7 +158,9 @@ func (r *refusal) Error() string {
 //
 // Recover returns when that is asked for; the member does it within seconds, or when its host
 // starts. The seats that are given up must not form a majority once more: they would be an engine
-// beside this one.
+// beside this one. Nothing is changed, and an error says why, if the engine has a majority, a
+// snapshot is damaged, another seat that is reached is in another engine, as one that was recovered
+// is, or a recovery is asked for already.
 func Recover(dir, snapshot string) error {
 	bad := func(err error) error { return fmt.Errorf("seats: recover the engine in %s: %w", dir, err) }
 	if _, err := os.Stat(dir); err != nil {
@@ -126,26 +170,79 @@ func Recover(dir, snapshot string) error {
 	if call(context.Background(), c, "list", map[string]bool{"linearizable": true}, nil) == nil {
 		return bad(errors.New("the engine answers, so it has a majority: nothing is lost"))
 	}
-	if err := os.Remove(filepath.Join(dir, RecoverFile)); err != nil && !os.IsNotExist(err) { // one before is over
+	asked := filepath.Join(dir, RecoverFile)
+	if b, err := os.ReadFile(asked); !os.IsNotExist(err) {
+		return bad(fmt.Errorf("it was %.80s already: the member does it when it starts, or logs why it cannot; remove %s to ask for something else", bytes.TrimSpace(b), asked))
+	}
+	seat, err := Read(dir)
+	if err != nil && !os.IsNotExist(err) {
 		return bad(err)
 	}
-	if err := os.Remove(filepath.Join(dir, Snapshot)); err != nil && !os.IsNotExist(err) {
+	for _, other := range seat.Seats {
+		if engine := engineOf(dir, other); other != seat.Host && engine != "" && engine != seat.Engine {
+			return bad(fmt.Errorf("the seat of host %s is in another engine, which was recovered: replace the seat of host %s there", other, seat.Host))
+		}
+	}
+	if err := errors.Join(os.RemoveAll(filepath.Join(dir, Recovering)), os.RemoveAll(filepath.Join(dir, Snapshot))); err != nil {
 		return bad(err)
 	}
 	if snapshot != "" {
-		in, err := os.Open(snapshot)
-		if err != nil {
-			return bad(err)
-		}
-		defer in.Close()
-		if err := write(filepath.Join(dir, Snapshot), in); err != nil {
-			return bad(err)
+		if err := copySnapshot(filepath.Join(dir, Snapshot), snapshot); err != nil {
+			return bad(fmt.Errorf("%s: %w", snapshot, err))
 		}
 	}
 	if err := write(filepath.Join(dir, RecoverFile), strings.NewReader("asked for "+time.Now().Format(time.RFC3339)+"\n")); err != nil {
 		return bad(err)
 	}
 	return nil
+}
+
+// copySnapshot copies a snapshot, if it is one: at its end is the checksum of what is before, and
+// what is before is in blocks of 512 bytes.
+func copySnapshot(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := write(to, in); err != nil {
+		return err
+	}
+	b, err := os.Open(to)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	i, err := b.Stat()
+	if err == nil && (i.Size()%512 != sha256.Size || i.Size() == sha256.Size) {
+		err = errors.New("it is no snapshot of etcdctl snapshot save: it has no checksum")
+	}
+	h := sha256.New()
+	if err == nil {
+		_, err = io.CopyN(h, b, i.Size()-sha256.Size)
+	}
+	if err == nil {
+		var sum []byte
+		if sum, err = io.ReadAll(b); err == nil && !bytes.Equal(sum, h.Sum(nil)) {
+			err = errors.New("the snapshot is damaged: its checksum is another one")
+		}
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(to))
+	}
+	return nil
+}
+
+// engineOf returns etcd's number of the engine that the seat of a host is in; "" if it does not
+// answer.
+func engineOf(dir, host string) string {
+	url := PeerURL(host)
+	resp, err := client(filepath.Join(dir, strings.TrimPrefix(url, "unix://"))).Get("http://" + host + "/members")
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	return resp.Header.Get("X-Etcd-Cluster-ID")
 }
 
 // write makes a file whole or not at all.
