@@ -17,7 +17,8 @@ import (
 // was replaced by a reload or a recycling, and only a reload that succeeds makes a further
 // generation.
 type Identity struct {
-	// Name is the registered name, for example web/0; of a Process, its path.
+	// Name is the registered name, for example web/0; of a Process, its path; "" =
+	// the child is no process.
 	Name string `json:"name"`
 	// Slot is a worker's place in its pool, from 0; None = it has none. Other children have 0. In
 	// JSON only a CrashReport has it.

@@ -90,7 +90,7 @@ func watch(ctx context.Context) error {
 	for ev := range rt.Events(0).All(ctx) {
 		if ev.Kind == coppice.ChildExited { // cluster.on("exit"), but for what was asked to end
 			n++
-			log.Println(ev.Name, "ended:", ev.Reason) // the pool starts the next one by itself
+			log.Println(ev.Path, "ended:", ev.Reason) // the pool starts the next one by itself
 		}
 		if ev.Kind == coppice.ChildStarted || ev.Kind == coppice.WorkerReplaced { // cluster.on("online")
 			inboxes, err := rt.System().Group("web", "inbox").Members(ctx)
