@@ -12,6 +12,7 @@ type Counts struct {
 	Dropped     uint64 // closed here: the listener ended, or refused clients, before a worker claimed it
 	AtTotal     uint64 // turned away at the limit over all workers
 	AtPerWorker uint64 // turned away when every worker was at its limit
+	Quarantined uint64 // turned away: their first bytes have killed workers, see Functions.PoisonKey
 	Errors      uint64 // accept failed for one connection, as with ECONNABORTED
 	Exhausted   uint64 // accept stopped for want of descriptors or memory
 	Faults      uint64 // the user's function panicked, or picked no worker; the connection was placed without it
@@ -29,8 +30,9 @@ type Counts struct {
 	Parked      int    // given back, and its client has sent no other request yet
 }
 
-// TurnedAway returns the number of connections that were refused at a limit.
-func (c Counts) TurnedAway() uint64 { return c.AtTotal + c.AtPerWorker }
+// TurnedAway returns the number of connections that were refused, at a limit or by their first
+// bytes.
+func (c Counts) TurnedAway() uint64 { return c.AtTotal + c.AtPerWorker + c.Quarantined }
 
 // Balanced reports whether every connection is accounted for that was accepted or given back.
 func (c Counts) Balanced() bool {

@@ -14,6 +14,14 @@ type Functions struct {
 	Key    KeyFunc   // of policy Hash; nil: the client's IP address
 	First  FirstFunc // of policy Hash with Peek.By PeekFirst
 
+	// PoisonKey names what a connection asks for, by its first bytes, so that what kills workers is
+	// found and refused: see dispatch.Dispatcher.Guard. It is for each policy that dispatches. A
+	// connection waits for its key for at most Peek.Timeout, so the client must speak first; one
+	// that has none by then is not judged. PoisonAnswer is what a refused connection gets before it
+	// is closed, at most 4096 bytes.
+	PoisonKey    PoisonKeyFunc
+	PoisonAnswer string
+
 	// Control is called in the master, and not where connections are accepted: see registry.Config.
 	Control ControlFunc
 }
@@ -47,6 +55,10 @@ type Load struct {
 // Two goroutines may call it at once. A FirstFunc that panics is counted and reported, and the
 // connection is placed by its default.
 type FirstFunc func(first []byte) (key uint64, v PeekVerdict)
+
+// PoisonKeyFunc is a [FirstFunc] whose key is a text, of which 216 bytes count less the listener's
+// name; of a longer one the end is replaced by a hash. "" is no key.
+type PoisonKeyFunc func(first []byte) (key string, v PeekVerdict)
 
 // PeekVerdict is the result of a FirstFunc for the bytes that have come.
 type PeekVerdict uint8

@@ -27,6 +27,10 @@ type Worker struct {
 	// Beside is set in a pool whose generations serve beside each other: those before the newest
 	// get new connections too.
 	Beside bool `json:",omitzero"`
+
+	// Alone is set for a worker that gets no connection but the one that it is to try: see
+	// dispatch.Guarded.
+	Alone bool `json:",omitzero"`
 }
 
 // Request asks for a listening socket, or for a packet socket. It is data: the worker sends it to

@@ -44,11 +44,29 @@ type children struct {
 	listener *poolWorker // the listener process that accepts, until its end
 	newest   int         // the ID of the newest one that has accepted
 
+	guards map[string]*requestGuard // of the pools that have one, by path
+
 	attaching sync.Mutex // held while the sockets are attached; mu may be taken under it
 }
 
 func newChildren(log *slog.Logger, shortages *retries, stats *telemetry.Transport) *children {
-	return &children{log: log, shortages: shortages, stats: stats, byID: map[int]*poolWorker{}}
+	return &children{log: log, shortages: shortages, stats: stats, byID: map[int]*poolWorker{}, guards: map[string]*requestGuard{}}
+}
+
+// guard returns the guard of the pool at a path; nil if it has none.
+func (h *children) guard(path string) *requestGuard {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.guards[path]
+}
+
+// setGuard makes g, or nil, the guard of the pool at a path.
+func (h *children) setGuard(path string, g *requestGuard) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.guards[path] = g; g == nil {
+		delete(h.guards, path)
+	}
 }
 
 // assignID gives a child its ID.
@@ -180,7 +198,11 @@ func (h *children) setListener(ctx context.Context, l *poolWorker) {
 			workers = append(workers, w)
 		}
 	}
+	guards := slices.Collect(maps.Values(h.guards))
 	h.mu.Unlock()
+	for _, g := range guards {
+		g.tellListener()
+	}
 	for _, w := range workers {
 		if err := h.linkPair(ctx, l, w); err != nil && !w.askedStop.Load() {
 			h.log.Error("a worker has no link to the listener process, which is replaced", "name", w.name(), "err", err)

@@ -90,6 +90,9 @@ const (
 	CanaryJudged
 	// HostsOperated: what an operator has asked of the cluster goes on. Why: how.
 	HostsOperated
+	// KeyQuarantined: requests, or connections, of a key are refused from now on, or no longer. Why:
+	// which key, and why.
+	KeyQuarantined
 )
 
 var eventKinds = [...]string{
@@ -97,7 +100,7 @@ var eventKinds = [...]string{
 	"leaked", "leak ended", "noted", "up", "gave up", "down", "goes on over its budget",
 	"starting", "failed", "replaced", "spare ready", "draining", "drain cut", "drained", "due",
 	"reloading", "reloaded", "scaled",
-	"tree reloading", "tree reloaded", "tree upgrading", "tree upgraded", "asked by an operator", "canary", "hosts",
+	"tree reloading", "tree reloaded", "tree upgrading", "tree upgraded", "asked by an operator", "canary", "hosts", "quarantine",
 }
 
 // String returns the kind in words.
@@ -181,7 +184,7 @@ func (e Event) String() string {
 		fmt.Fprintf(&b, ": attempt %d, %d of %d left, in %v", e.Attempt, e.Left, e.Max, e.Delay.Round(time.Millisecond))
 	case PoolScaled:
 		fmt.Fprintf(&b, " to %d in %v", e.Size, e.Took.Round(time.Millisecond))
-	case TreeUpgrading, DrainCut, WorkerDue, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, OperatorAsked, HostsOperated:
+	case TreeUpgrading, DrainCut, WorkerDue, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, OperatorAsked, HostsOperated, KeyQuarantined:
 	}
 	if e.Err != nil {
 		fmt.Fprintf(&b, ": %v", e.Err)

@@ -16,7 +16,7 @@ func TestEventKinds(t *testing.T) {
 			t.Errorf("kind %d is %q here, %q there", k, EventKind(k), k)
 		}
 	}
-	if len(eventKinds) != int(HostsOperated)+1 {
+	if len(eventKinds) != int(KeyQuarantined)+1 {
 		t.Errorf("%d names", len(eventKinds))
 	}
 }

@@ -58,7 +58,8 @@ type ListenerSpec struct {
 	// accepted; in the worker [PeerCredentials] returns them.
 	Credentials bool
 
-	// Hooks are the user's functions for a policy: Picker with Custom, Key and First with Hash.
+	// Hooks are the user's functions for a policy: Picker with Custom, Key and First with Hash; and
+	// PoisonKey, with each policy that hands over, whose keys Pool.Poison judges.
 	// They run in the listener process, which has them from its own copy of the tree, so only a
 	// ListenerSpec in the tree may have Hooks. Control runs in the master, each time that a socket
 	// of the ListenerSpec is opened, and must not block.
@@ -118,6 +119,8 @@ const (
 //	Picker  Picker      // of Custom: Pick(peer netip.AddrPort, free []Load) int
 //	Key     KeyFunc     // of Hash: func(peer, local netip.AddrPort) uint64; nil = the client's IP
 //	First   FirstFunc   // of Hash with PeekFirst: func(first []byte) (key uint64, v PeekVerdict)
+//	PoisonKey    PoisonKeyFunc // names by the first bytes what may kill workers: func(first []byte) (key string, v PeekVerdict)
+//	PoisonAnswer string        // what a connection with a key that has killed gets before it is closed
 //	Control ControlFunc // in the master, before the socket is bound: as in net.ListenConfig
 type ListenerHooks = netactor.Functions
 
@@ -232,6 +235,12 @@ func (l ListenerSpec) validate(bad reportInvalid, path string) {
 	}
 	if (l.Peek.By == PeekFirst) != (l.Hooks.First != nil) {
 		bad(path, "Hooks.First", "func", "goes with Peek.By first, and only with it")
+	}
+	if l.Hooks.PoisonKey != nil && (l.packet() || !l.Policy.Dispatched()) {
+		bad(path, "Hooks.PoisonKey", "func", "needs connections, and a policy that hands over")
+	}
+	if a := l.Hooks.PoisonAnswer; a != "" && (l.Hooks.PoisonKey == nil || (Limits{Total: 1, AtLimit: AnswerAtLimit, Answer: a}).Validate() != nil) {
+		bad(path, "Hooks.PoisonAnswer", fmt.Sprintf("of %d bytes", len(a)), "goes with Hooks.PoisonKey, and has at most 4096 bytes")
 	}
 	if l.SystemdName != "" && l.FD > 0 {
 		bad(path, "SystemdName", l.SystemdName, "stands beside an FD")

@@ -3,10 +3,13 @@
 package coppice_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -64,6 +67,158 @@ func init() {
 			cfg.Children[0] = web
 			return cfg
 		}
+	}
+}
+
+// poisonableLines answers "ok" and its pid to the first line of each connection; "held" holds the
+// connection, and "poison" ends the worker, until the cure is there.
+func poisonableLines(ctx context.Context, w *coppice.Worker) error {
+	ln, err := w.Listener(ctx, "lines")
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { _ = ln.Close() })
+	if err := w.Ready(); err != nil {
+		return err
+	}
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return nil
+		}
+		go func() {
+			defer c.Close() // before a panic ends the process
+			line, err := bufio.NewReader(c).ReadString('\n')
+			if _, uncured := os.Stat(os.Getenv(curedVar)); err == nil && strings.HasPrefix(line, "poison") && uncured != nil {
+				panic("poisoned")
+			}
+			_, _ = fmt.Fprintln(c, "ok", os.Getpid())
+			if strings.HasPrefix(line, "held") {
+				_, _ = c.Read(make([]byte, 1))
+			}
+		}()
+	}
+}
+
+func init() {
+	trees["poisoned lines"] = func() coppice.Config {
+		return coppice.Config{Hooks: coppice.Hooks{Crash: crashed.add}, Children: []coppice.ChildSpec{
+			coppice.ListenerSpec{Name: "lines", Network: "tcp", Address: "127.0.0.1:0", Hooks: coppice.ListenerHooks{
+				PoisonKey: func(first []byte) (string, coppice.PeekVerdict) {
+					line, _, whole := strings.Cut(string(first), "\n")
+					if !whole {
+						return "", coppice.PeekMore
+					}
+					return line, coppice.PeekKeyed
+				},
+				PoisonAnswer: "refused\n",
+			}},
+			coppice.Pool{
+				Name: "web", Size: 2, Worker: poisonableLines, Intensity: supervisor.Intensity{Max: 100, Period: time.Hour},
+				Poison: coppice.Poison{Deaths: 2, Probe: time.Millisecond},
+			},
+		}}
+	}
+}
+
+// say sends a line in two parts and returns what comes back; "" means that the connection was cut.
+func (p *runningTree) say(line string) (c net.Conn, answer string) {
+	p.t.Helper()
+	c, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(runtimetest.Patience))
+	_, _ = io.WriteString(c, line[:2])
+	_, _ = io.WriteString(c, line[2:]+"\n")
+	answer, err = bufio.NewReader(c).ReadString('\n')
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		p.t.Fatalf("%q: no answer", line)
+	}
+	return c, answer
+}
+
+// TestPoisonFirstBytes: connections whose first bytes kill workers are refused by the listener
+// process after two deaths, while others are served. A probe goes to a worker of its own: it kills
+// that and cuts nobody else. When the bytes kill no longer, a probe releases their key.
+func TestPoisonFirstBytes(t *testing.T) {
+	crashed.ch = make(chan coppice.CrashReport, 100)
+	cured := filepath.Join(t.TempDir(), "cured")
+	t.Setenv(curedVar, cured)
+	p := startTree(t, "poisoned lines")
+	events := p.Events(coppice.FromNow)
+	for deaths := 0; ; deaths++ {
+		if _, answer := p.say("poison"); answer == "refused\n" {
+			break
+		} else if answer != "" || deaths > 20 {
+			t.Fatalf("after %d deaths: %q", deaths, answer)
+		}
+		r := crashed.await(t)
+		if !slices.ContainsFunc(r.Serving, func(s coppice.ServedRequest) bool { return s.Key == "lines: poison" }) {
+			t.Errorf("it was serving %v", r.Serving)
+		}
+		if _, answer := p.say("innocent"); !strings.HasPrefix(answer, "ok") {
+			t.Errorf("beside it: %q", answer)
+		}
+	}
+	if ev := next(t, events, coppice.KeyQuarantined); !strings.HasPrefix(ev.Why, `"lines: poison" is refused: 2 workers died with it`) || ev.Path != "web" {
+		t.Error(ev)
+	}
+	if keys := p.quarantined(); len(keys) != 1 || keys[0].Key != "lines: poison" || keys[0].Released || keys[0].Deaths != 2 {
+		t.Errorf("the quarantine has %+v", keys)
+	}
+
+	// Others are held in both workers, and outlive a probe that dies.
+	var held []net.Conn
+	pids := map[string]bool{}
+	runtimetest.Eventually(t, "both workers serve", func() bool {
+		c, answer := p.say("held")
+		held = append(held, c)
+		pids[answer] = true
+		return len(pids) == 2
+	})
+	before := len(crashed.ch)
+	runtimetest.Eventually(t, "a probe dies in a worker of its own", func() bool {
+		p.say("poison")
+		return len(crashed.ch) > before
+	})
+	if r := crashed.await(t); r.Name != "web/trial" || len(r.Serving) != 1 || r.Serving[0].Key != "lines: poison" || pids[fmt.Sprintf("ok %d\n", r.PID)] {
+		t.Errorf("%s, process %d of %v, was serving %v", r.Name, r.PID, pids, r.Serving)
+	}
+	for _, c := range held {
+		_, _ = io.WriteString(c, "x")
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) { // its worker has closed it
+			t.Errorf("held: %v", err)
+		}
+	}
+
+	// The listener process is killed, and its successor refuses as well.
+	if err := syscall.Kill(p.pid("listener"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	runtimetest.Eventually(t, "the new listener process refuses it", func() bool { _, answer := p.say("poison"); return answer == "refused\n" })
+	if _, answer := p.say("innocent"); !strings.HasPrefix(answer, "ok") {
+		t.Errorf("after a kill of the listener process: %q", answer)
+	}
+	if err := os.WriteFile(cured, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runtimetest.Eventually(t, "a probe is answered", func() bool { _, answer := p.say("poison"); return strings.HasPrefix(answer, "ok") })
+	runtimetest.Eventually(t, "it is released, and served", func() bool {
+		_, answer := p.say("poison")
+		return p.quarantined()[0].Released && pids[answer]
+	})
+	runtimetest.Eventually(t, "the worker of the probe ends", func() bool { return !strings.Contains(p.Snapshot().String(), "trial") })
+	l, err := p.ListenerStats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := l[0].Stats.Counts; c.Quarantined == 0 || !c.Balanced() {
+		t.Errorf("%+v", c)
+	}
+	if err := p.System().Operate(t.Context(), "web/quarantine", "forget", "lines: poison"); err != nil || len(p.quarantined()) != 0 {
+		t.Errorf("forgotten: %v, %v", p.quarantined(), err)
 	}
 }
 

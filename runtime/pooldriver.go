@@ -105,7 +105,17 @@ func newPoolDriver(parts poolParts, kind *poolKind, path string, p Pool) *poolDr
 		workers: map[pool.WorkerSeq]*poolWorker{}, slots: map[int]*poolSlot{}, pendingAnswers: map[pool.EffectKind][]chan<- pool.Effect{},
 		failedInRoll: map[pool.WorkerSeq]*poolWorker{}, supervisorSet: make(chan struct{}), gone: make(chan struct{}),
 	}
-	c.guard = newRequestGuard(p.Poison, path, c.log)
+	if c.guard = newRequestGuard(p.Poison, path, c.log); c.guard != nil {
+		c.guard.news = func(why string) { c.note(pool.Spare, Event{Kind: KeyQuarantined, Why: why}) }
+		c.guard.lend = func() { c.step(pool.Event{Kind: pool.Lend}) }
+		c.guard.recall = func() { c.step(pool.Event{Kind: pool.Recall}) }
+		c.guard.listener = func() frameSender {
+			if l := c.children.listenerProcess(); l != nil {
+				return l
+			}
+			return nil
+		}
+	}
 	c.misfit = make(chan struct{})
 	c.setMisfit = sync.OnceFunc(func() { close(c.misfit) })
 	c.alive, c.endAlive = context.WithCancel(context.Background())
@@ -494,12 +504,16 @@ func (c *poolDriver) helloFor(w *poolWorker) childproto.Hello {
 		Config: w.gen.config, Drain: w.drain, Host: c.children.host, Boot: c.children.boot,
 	}
 	if c.kind.ofConfig {
-		h.Path, h.Function, h.Requests = c.path, c.pool.Function, c.pool.Recycle.requestLimit(w.slot, c.size())
+		h.Path, h.Function, h.Requests = c.path, c.pool.Function, c.pool.Recycle.requestLimit(max(w.slot, pool.Spare), c.size())
 		live := c.pool.Liveness.defaults()
 		h.Figures, h.Timeouts = c.pool.Canary.Slots > 0, childproto.Timeouts(c.pool.RequestTimeout)
 		h.Restart, h.HealthPath, h.HealthTimeout = c.pool.Restart, live.Path, live.Timeout
 	}
-	if w.slot != pool.Spare {
+	switch w.slot {
+	case pool.Spare:
+	case pool.Trial:
+		h.Alone, h.Slot = true, 0 // as the next worker of a slot, which it does not get
+	default:
 		h.Incarnation = c.incarnation(w.slot)
 	}
 	return h
@@ -527,6 +541,7 @@ const maxPendingNotes = 1024
 
 // note publishes ev as news of a slot.
 func (c *poolDriver) note(slot int, ev Event) {
+	slot = max(slot, pool.Spare)
 	ev.Path, ev.Slot = c.kind.events(c.path), slot
 	ev.log(c.log)
 	n := poolNote{c.slotID(slot), ev}

@@ -52,6 +52,9 @@ var workerPool = &poolKind{
 		if slot == pool.Spare {
 			return slotNames{registered: path + "/spare"}
 		}
+		if slot == pool.Trial {
+			return slotNames{registered: path + "/trial"}
+		}
 		n := strconv.Itoa(slot)
 		return slotNames{path + "/" + n, n}
 	},

@@ -70,7 +70,7 @@ func (c *poolDriver) awaited(generation int) string {
 	defer c.mu.Unlock()
 	var next *poolWorker
 	for _, w := range c.workers {
-		if w.gen.number == generation && !w.hadSlot && w.slot != pool.Spare && (next == nil || w.slot < next.slot) {
+		if w.gen.number == generation && !w.hadSlot && w.slot >= 0 && (next == nil || w.slot < next.slot) {
 			next = w
 		}
 	}

@@ -147,6 +147,8 @@ func (c *poolDriver) unslotted() []supervisor.Node {
 			if !childproto.IsClosed(w.standby) {
 				n.Status = supervisor.Starting
 			}
+		case w.slot == pool.Trial && childproto.IsClosed(w.ready):
+			i.role = RoleSpare
 		case !w.hadSlot:
 			n.Status = supervisor.Starting
 			i.role = RoleCandidate

@@ -23,6 +23,7 @@ type poolStarter struct {
 func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
 	g.parts.departures.end(g.path)
 	c := newPoolDriver(g.parts, g.kind, g.path, g.pool)
+	c.children.setGuard(g.path, c.guard)
 	spec := supervisor.Spec{
 		Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff,
 		StopTogether: !g.pool.StopInOrder && !g.pool.OTP, StartTogether: g.pool.startTogether(), Persist: g.pool.persists(),
@@ -66,7 +67,11 @@ func (c *poolDriver) showGuard(ctx context.Context) (end func()) {
 		c.log.Warn("the quarantine of a pool's requests cannot be shown", "pool", c.path, "err", err)
 		return func() {}
 	}
-	return func() { _ = system.Stop(context.Background(), pid) } // it has nothing to do
+	return func() {
+		c.children.setGuard(c.path, nil)
+		c.guard.end()
+		_ = system.Stop(context.Background(), pid) // it has nothing to do
+	}
 }
 
 // poolInstance is a running pool. It has ended when its supervisor and every worker have ended,

@@ -155,6 +155,9 @@ func (w *poolWorker) run() {
 	if launched {
 		if err = w.bringUp(limit); err == nil {
 			c.step(pool.Event{Kind: pool.Ready, Worker: w.id})
+			if w.hello.Alone {
+				c.guard.tryIn(w)
+			}
 			if w.takenOver {
 				<-c.children.inherited.ended // it is not heard before
 			}
@@ -165,6 +168,9 @@ func (w *poolWorker) run() {
 			w.finish()
 		}
 		w.reportExit()
+	}
+	if w.hello.Alone {
+		c.guard.triedIn(err)
 	}
 	final, killed := c.recordExit(w, err), launched && w.killedOutside
 	if killed && err != nil && !c.pool.OTP { // its supervisor may not learn of it
@@ -533,8 +539,9 @@ func (w *poolWorker) finish() {
 	c.lifecycle.KeepServed(w.name(), at...)
 	requests := w.endGuard(end.exit)
 	if isCrash(w.reason, end.exit) {
-		c.mu.Lock()
-		c.deaths[w.gen.number]++
+		if c.mu.Lock(); !w.hello.Alone {
+			c.deaths[w.gen.number]++
+		}
 		c.mu.Unlock()
 		r := had.report(w.identity(), string(w.hello.Role), w.reason, end.exit, at)
 		r.Ready, r.Build = childproto.IsClosed(w.ready), w.gen.build

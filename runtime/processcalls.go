@@ -237,7 +237,7 @@ func (c *poolDriver) replace(ctx context.Context, w *poolWorker) error {
 	replaced := make(chan error, 1)
 	c.mu.Lock()
 	switch s := c.slots[w.slot]; {
-	case w.slot == pool.Spare:
+	case w.slot < 0:
 		replaced <- nil
 	case s.occupant() != w || w.finished():
 		c.mu.Unlock()

@@ -22,20 +22,46 @@ import (
 // innocent key that no worker knows of could not be answered.
 const maxGuardedKeys = 1024
 
-// requestGuard is the quarantine of the requests of a pool. It tells the workers which keys are
-// suspected or refused; they say which were answered, and ask by what they refuse for a probe. It
-// is an actor, for operators. A nil *requestGuard guards nothing.
+// requestGuard is the quarantine of the requests of a pool, and of connections by their first
+// bytes. It tells the workers which keys are suspected or refused; they say which were answered,
+// and ask by what they refuse for a probe. Connections are refused by the listener process, and
+// probed in a worker of their own, one at a time. It is an actor, for operators. A nil
+// *requestGuard guards nothing.
 type requestGuard struct {
 	log   *slog.Logger
 	pool  string
 	began time.Time
+
+	// Set before the first worker; nil = there is none. They are called without mu.
+	news         func(why string) // an event
+	lend, recall func()           // a worker for the trial, which comes by tryIn and goes by triedIn
+	listener     func() frameSender
 
 	mu      sync.Mutex
 	table   *quarantine.State
 	workers map[guardedWorker]bool
 	probes  map[string]probe // by key
 	last    uint64           // the number of the newest probe
+	trial   string           // the key that is tried in a worker of its own; "" = none
+	timeout *time.Timer      // of the trial, once it has its worker
+	later   []func()         // to be called without mu
 }
+
+// unlock unlocks mu, and calls what is to be called then.
+func (g *requestGuard) unlock() {
+	later := g.later
+	g.later = nil
+	g.mu.Unlock()
+	for _, f := range later {
+		f()
+	}
+}
+
+// aloneTimeout is how long a trial waits for a connection with its key, and how long that may take.
+const aloneTimeout = harmlessAfter
+
+// frameSender is a child that the guard tells something.
+type frameSender interface{ sendOrReplace(f *fdipc.Frame) error }
 
 // harmlessAfter is how long a request lasts that kills nothing, but by a hang: it is no suspect,
 // and as a probe it counts as answered.
@@ -43,7 +69,8 @@ const harmlessAfter = time.Minute
 
 // guardedWorker is what a requestGuard needs of a worker.
 type guardedWorker interface {
-	sendOrReplace(f *fdipc.Frame) error
+	frameSender
+	number() uint64
 	name() string
 	servesFor(key string) time.Duration // how long it has served its oldest request of a key
 }
@@ -86,7 +113,7 @@ func (g *requestGuard) left(w guardedWorker, reason string, died []inflight.Serv
 		return
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.unlock()
 	delete(g.workers, w)
 	keys := make([]string, len(died))
 	for i, r := range died {
@@ -105,17 +132,78 @@ func (g *requestGuard) left(w guardedWorker, reason string, died []inflight.Serv
 	}
 }
 
-// told takes what a worker says of a key.
+// tryIn has the connection that is tried go to w, which is ready and gets no other.
+func (g *requestGuard) tryIn(w guardedWorker) {
+	g.mu.Lock()
+	defer g.unlock()
+	if g.trial == "" || !g.workers[w] {
+		g.later = append(g.later, g.recall)
+		return
+	}
+	g.last++
+	g.probes[g.trial] = probe{w, g.last}
+	g.timeout = time.AfterFunc(aloneTimeout, func() { g.endTrial(w) })
+	g.tellListenerLocked()
+}
+
+// endTrial ends a trial whose time is over.
+func (g *requestGuard) endTrial(w guardedWorker) {
+	g.mu.Lock()
+	defer g.unlock()
+	p, waits := g.probes[g.trial]
+	if !waits || p.at != w {
+		return
+	}
+	switch served := w.servesFor(g.trial); {
+	case served >= harmlessAfter:
+		g.answeredLocked(w, g.trial, g.table.Guarded(g.now())[g.trial])
+	case served > 0:
+		g.timeout.Reset(harmlessAfter - served)
+	default: // nobody asks for it
+		delete(g.probes, g.trial)
+		g.table.Dropped(g.trial)
+		g.later = append(g.later, g.recall)
+		g.tellListenerLocked()
+	}
+}
+
+// triedIn ends the trial: its worker has ended. err is why that was not ready.
+func (g *requestGuard) triedIn(err error) {
+	g.mu.Lock()
+	defer g.unlock()
+	if err != nil {
+		g.log.Warn("a connection could not be tried in a worker of its own", "pool", g.pool, "key", g.trial, "err", err)
+	}
+	if g.timeout != nil {
+		g.timeout.Stop()
+	}
+	delete(g.probes, g.trial)
+	g.table.Dropped(g.trial) // unless there is a result
+	g.trial = ""
+}
+
+// end ends the guard, with its pool.
+func (g *requestGuard) end() {
+	g.mu.Lock()
+	defer g.unlock()
+	if g.timeout != nil {
+		g.timeout.Stop()
+	}
+	g.table = quarantine.New(quarantine.Config{})
+	g.tellListenerLocked()
+}
+
+// told takes what a worker says of a key, or the listener process, which is nil.
 func (g *requestGuard) told(w guardedWorker, k childproto.GuardedKey) {
 	if g == nil {
 		return
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.unlock()
 	key := string(k.Key)
 	passes, known := g.table.Guarded(g.now())[key]
 	switch {
-	case !g.workers[w]:
+	case w != nil && !g.workers[w]:
 	case k.Answered && known:
 		g.answeredLocked(w, key, passes)
 	case k.Refused > 0 && known && !passes:
@@ -123,17 +211,26 @@ func (g *requestGuard) told(w guardedWorker, k childproto.GuardedKey) {
 			g.answeredLocked(p.at, key, passes)
 			return
 		}
-		n := int(min(k.Refused, 1<<30))
-		verdict := g.table.Admit(g.now(), key)
+		n, verdict := int(min(k.Refused, 1<<30)), quarantine.Pass
+		if w != nil || g.trial == "" && g.lend != nil {
+			verdict = g.table.Admit(g.now(), key)
+		}
 		if verdict == quarantine.Refuse {
 			n-- // which Admit has counted
 		}
 		g.table.Refused(g.now(), key, n)
-		if verdict == quarantine.Alone {
+		switch {
+		case verdict != quarantine.Alone:
+		case w == nil:
+			g.trial = key
+			g.later = append(g.later, g.lend)
+		default:
 			g.last++
 			g.probes[key] = probe{w, g.last}
 			g.sendLocked(w, g.guardedLocked())
 		}
+	case k.Refused > 0 && w == nil:
+		g.tellListenerLocked()
 	case k.Refused > 0: // it has expired
 		g.sendLocked(w, g.guardedLocked())
 	}
@@ -144,7 +241,11 @@ func (g *requestGuard) answeredLocked(w guardedWorker, key string, passes bool) 
 	delete(g.probes, key)
 	found := g.table.Answered(g.now(), key)
 	g.foundLocked(found)
+	if key == g.trial && g.recall != nil {
+		g.later = append(g.later, g.recall)
+	}
 	if !passes {
+		g.newsLocked(fmt.Sprintf("%q is no longer refused: %s has answered", key, w.name()))
 		g.log.Info("requests of a key are no longer refused: one was answered", "pool", g.pool, "key", key, "worker", w.name())
 	}
 	if !passes || found != nil {
@@ -156,8 +257,42 @@ func (g *requestGuard) answeredLocked(w guardedWorker, key string, passes bool) 
 func (g *requestGuard) foundLocked(keys []string) {
 	for _, key := range keys {
 		e, _ := g.table.Entry(g.now(), key)
+		g.newsLocked(fmt.Sprintf("%q is refused: %d workers died with it: %s", key, e.Deaths, e.Reason))
 		g.log.Warn("requests of a key are refused: they killed workers", "pool", g.pool, "key", key, "deaths", e.Deaths, "last", e.Reason,
 			"probe", (e.Next - g.now()).Round(time.Second).String())
+	}
+}
+
+// newsLocked has an event published.
+func (g *requestGuard) newsLocked(why string) {
+	if g.news != nil {
+		g.later = append(g.later, func() { g.news(why) })
+	}
+}
+
+// tellListener tells a new listener process what it refuses.
+func (g *requestGuard) tellListener() {
+	g.mu.Lock()
+	defer g.unlock()
+	g.tellListenerLocked()
+}
+
+func (g *requestGuard) tellListenerLocked() {
+	if g.listener == nil {
+		return
+	}
+	f := childproto.GuardFrame{Pool: g.pool}
+	for _, k := range g.guardedLocked() {
+		if !k.Refuse {
+			continue
+		}
+		if p, ok := g.probes[string(k.Key)]; ok {
+			k.Probe, k.Worker = p.number, p.at.number()
+		}
+		f.Keys = append(f.Keys, k)
+	}
+	if l := g.listener(); l != nil {
+		_ = l.sendOrReplace(childproto.NewFrame(childproto.FrameGuard, f)) // an error means that it ends
 	}
 }
 
@@ -186,6 +321,7 @@ func (g *requestGuard) tellLocked() {
 	for w := range g.workers {
 		g.sendLocked(w, keys)
 	}
+	g.tellListenerLocked()
 }
 
 func (g *requestGuard) sendLocked(w guardedWorker, keys []childproto.GuardedKey) {
@@ -239,7 +375,7 @@ func (g *requestGuard) Summary() actors.Summary {
 // its entry too.
 func (g *requestGuard) Operate(do, key string) error {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.unlock()
 	found := false
 	switch do {
 	case "release":
@@ -252,6 +388,7 @@ func (g *requestGuard) Operate(do, key string) error {
 	if !found {
 		return fmt.Errorf("coppice: key %q is not quarantined", key)
 	}
+	g.newsLocked(fmt.Sprintf("%q: an operator asked to %s it", key, do))
 	delete(g.probes, key)
 	g.tellLocked()
 	return nil

@@ -22,6 +22,7 @@ type toldWorker struct {
 }
 
 func (w *toldWorker) name() string                   { return w.id }
+func (w *toldWorker) number() uint64                 { return 1 }
 func (w *toldWorker) servesFor(string) time.Duration { return w.long }
 
 func (w *toldWorker) sendOrReplace(f *fdipc.Frame) error {

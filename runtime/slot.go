@@ -229,7 +229,7 @@ func (c *poolDriver) onStopSignal(w *poolWorker, signal string) {
 		c.log.Info("a signal from outside tells a child to end", "name", w.name(), "id", w.hello.ID, "signal", signal)
 		c.mu.Lock()
 		w.stopSignalled = true
-		early := !w.hadSlot && w.slot != pool.Spare // occupySlot handles it
+		early := !w.hadSlot && w.slot >= 0 // occupySlot handles it
 		c.mu.Unlock()
 		if !early {
 			c.stopForSignal(w)

@@ -138,7 +138,7 @@ func (n *node) lines() []string {
 
 // functionLines returns the lines of the functions that the listener process calls.
 func (l ListenerSpec) functionLines(path string) (lines []string) {
-	for field, has := range map[string]bool{"Hooks.Picker": l.Hooks.Picker != nil, "Hooks.Key": l.Hooks.Key != nil, "Hooks.First": l.Hooks.First != nil} {
+	for field, has := range map[string]bool{"Hooks.Picker": l.Hooks.Picker != nil, "Hooks.Key": l.Hooks.Key != nil, "Hooks.First": l.Hooks.First != nil, "Hooks.PoisonKey": l.Hooks.PoisonKey != nil} {
 		if has {
 			lines = append(lines, declaration.Line(path, field, "func"))
 		}

@@ -73,7 +73,13 @@ func (w *poolWorker) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 			w.heartbeats.Record(h)
 		})
 	case f.Kind == childproto.FrameGuardedKey:
-		err = childproto.Handle(f, func(k childproto.GuardedKey) { w.driver.guard.told(w, k) })
+		err = childproto.Handle(f, func(k childproto.GuardedKey) {
+			if w.driver.kind.ofConfig {
+				w.driver.guard.told(w, k)
+			} else {
+				w.driver.children.guard(k.Pool).told(nil, k)
+			}
+		})
 	case f.Kind == childproto.FrameStacks:
 		err = childproto.Handle(f, func(s childproto.StacksFrame) {
 			s.Text = s.Text[:min(len(s.Text), stacks.Max)]
@@ -201,6 +207,9 @@ func (w *poolWorker) replaceOverdue(o inflight.Request, why error, served []infl
 	w.driver.guard.left(w, why.Error(), served)
 	w.driver.markDue(w, "request")
 }
+
+// number is for requestGuard.
+func (w *poolWorker) number() uint64 { return uint64(w.hello.ID) }
 
 // servesFor is for requestGuard, until endGuard.
 func (w *poolWorker) servesFor(key string) time.Duration {

@@ -24,6 +24,7 @@ type acceptor struct {
 	closed        chan struct{} // closed when the socket is, at the end of run
 	idle          chan struct{} // closed when, after that, no connection of the listener is left here
 	peeker        *peeker       // looks at first bytes; nil if the listener does not
+	poisonAnswer  string        // Functions.PoisonAnswer
 
 	// Guarded by dispatcher.mu.
 	parked       bool          // run waits for wake
@@ -292,6 +293,7 @@ func (a *acceptor) dispatch(batch []acceptedConn) {
 	}
 	a.peeker.lookAtNew(a.conns)
 	a.actions.offers, a.incomplete = a.actions.offers[:0], a.incomplete[:0]
+	var away []*balance.PendingConn
 	d.mu.Lock()
 	for _, p := range a.conns {
 		switch p.Peek {
@@ -301,19 +303,27 @@ func (a *acceptor) dispatch(batch []acceptedConn) {
 				continue
 			}
 			p.Peek = balance.PeekTooMany
+			d.judge(p)
 		case balance.PeekReset:
 			d.balancer.StartPeek(p, a.listener, math.MaxInt)
 			d.balancer.DropPeeking(p, true)
 			a.actions.drops = append(a.actions.drops, p)
 			continue
+		case balance.PeekRefused:
 		case balance.PeekNotNeeded, balance.PeekKey, balance.PeekNoKey, balance.PeekTimedOut, balance.PeekTooMany:
 		}
 		balance.CountPeek(&a.listener.Counts, p.Peek)
+		if p.Peek == balance.PeekRefused || p.OnlyTo != 0 {
+			d.balancer.StartPeek(p, a.listener, math.MaxInt)
+			away = d.settleJudgedLocked(p, &a.actions, away)
+			continue
+		}
 		d.balancer.Accepted(p, a.listener)
 	}
 	d.updateListenerLocked(&a.actions, a.listener)
 	d.mu.Unlock()
 	a.peeker.await(a.incomplete)
+	a.quarantine(away)
 	clear(a.conns)
 	clear(a.incomplete)
 	d.run(&a.actions)

@@ -36,6 +36,8 @@ func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bo
 	suspended, well := w.SuspendedUntil.After(before), strikes > 0 && w.Failures == 0
 	if reset {
 		p.Peek = balance.PeekReset
+	}
+	if reset || p.OnlyTo != 0 && o != fdipc.Claimed {
 		acts.drops = append(acts.drops, p)
 	}
 	if all {
@@ -67,6 +69,7 @@ type actions struct {
 	drops   []*balance.PendingConn // to be closed
 	handles []*fdipc.Handle
 	times   []byte // for each of handles, when it was accepted
+	firsts  []byte // for each of handles, the length of its PendingConn.First, and that
 	fault   string // the text of a panic of the user's function
 	faultAt *balance.ListenerState
 }
@@ -130,7 +133,8 @@ func (d *Dispatcher) run(acts *actions) {
 			// Once an offer is sent its connection is no longer ours: it may be settled and placed
 			// again before TrySend returns. So all connections of a group are taken out first.
 			m, via := p.OfferedTo, p.Via
-			acts.handles, acts.times = acts.handles[:0], acts.times[:0]
+			acts.handles, acts.times, acts.firsts = acts.handles[:0], acts.times[:0], acts.firsts[:0]
+			keyed := false
 			for j, p := range acts.offers[i:] {
 				if p != nil && p.OfferedTo == m && p.Via == via {
 					traceOffer(p)
@@ -140,8 +144,13 @@ func (d *Dispatcher) run(acts *actions) {
 						at = -at
 					}
 					acts.times = binary.LittleEndian.AppendUint64(acts.times, uint64(at))
+					acts.firsts = append(append(acts.firsts, byte(len(p.First))), p.First...)
+					keyed = keyed || p.First != ""
 					acts.offers[i+j] = nil
 				}
+			}
+			if keyed {
+				acts.times = append(acts.times, acts.firsts...)
 			}
 			err := via.TrySend(&fdipc.Frame{Kind: wire.KindOffer, Target: m.Listener.Number, Payload: acts.times, Handles: acts.handles})
 			if err != nil {
@@ -172,7 +181,10 @@ func (d *Dispatcher) unsent(acts *actions, m *balance.Membership, via *fdipc.Con
 	over := !full && m.Worker.Link == via // else the worker has another link by now
 	before := m.Worker.SuspendedUntil
 	for _, h := range handles {
-		d.balancer.Unsent(h.Tag.(*balance.PendingConn), over, time.Now())
+		p := h.Tag.(*balance.PendingConn)
+		if d.balancer.Unsent(p, over, time.Now()); p.OnlyTo != 0 {
+			acts.drops = append(acts.drops, p)
+		}
 	}
 	suspended := m.Worker.SuspendedUntil.After(before) && !d.closed // at the end, parked connections fill the links
 	d.updateWorkerLocked(acts, m.Worker, m.Listener)

@@ -25,6 +25,11 @@ type Config struct {
 	// Functions returns the user's functions of a listener, by [netactor.Request].Functions. It is
 	// called once when the listener is opened here. Default: none.
 	Functions func(string) netactor.Functions
+
+	// Refused is told how many connections of a key of Guard were turned away since it was told
+	// last, once a second at most for each key. It may be called by any goroutine and must not
+	// block. Default: nobody.
+	Refused func(source, key string, n uint64)
 }
 
 // errClosed is the error of a Dispatcher after Close or Shutdown.
@@ -53,6 +58,8 @@ type Dispatcher struct {
 	statsChanged bool              // the counts changed since they were last sent
 
 	shortage faults.Outage // no descriptor was free for a socket from the master
+
+	guarded firstKeys
 
 	lot     *parkingLot    // nil until a worker gives a connection back
 	waiters sync.WaitGroup // goroutines of lot, and of listeners that peek
@@ -259,8 +266,9 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o wire.Opening, h *
 		return nil
 	}
 	a := newAcceptor(d, o, src)
-	if peeks(o.Peek) {
-		if a.peeker, err = newPeeker(a, o.Peek, f.First); err != nil {
+	a.poisonAnswer = f.PoisonAnswer
+	if peeks(o.Peek) || f.PoisonKey != nil {
+		if a.peeker, err = newPeeker(a, o.Peek, f); err != nil {
 			src.close()
 			return fmt.Errorf("netactor: open: %w", err)
 		}

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"encoding/binary"
+	"math"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
@@ -62,7 +63,7 @@ func (d *Dispatcher) parkFrame(from netactor.Worker, f *fdipc.Frame) (reason uin
 
 // startAgain begins the way of a parked connection to a worker.
 func startAgain(p *balance.PendingConn, a *acceptor) {
-	p.At, p.Peek, p.Keyed = shm.Monotonic(), balance.PeekNotNeeded, false
+	p.At, p.Peek, p.Keyed, p.First, p.OnlyTo = shm.Monotonic(), balance.PeekNotNeeded, false, "", 0
 	traceAccepted(p, a)
 }
 
@@ -71,9 +72,19 @@ func (d *Dispatcher) resume(acts *actions, p *balance.PendingConn) {
 	acts.offers = acts.offers[:0]
 	d.mu.Lock()
 	balance.CountPeek(&p.Listener.Counts, p.Peek)
-	d.balancer.Resume(p)
+	var away []*balance.PendingConn
+	if p.Peek == balance.PeekRefused || p.OnlyTo != 0 {
+		d.balancer.ResumePeek(p, math.MaxInt)
+		away = d.settleJudgedLocked(p, acts, nil)
+	} else {
+		d.balancer.Resume(p)
+	}
 	d.updateListenerLocked(acts, p.Listener)
+	a := d.acceptors[p.Listener.Number]
 	d.mu.Unlock()
+	if a != nil {
+		a.quarantine(away)
+	}
 	d.run(acts)
 }
 

@@ -276,6 +276,7 @@ func (k *parkingLot) offer(c *parkedConn, buf *peekBuf, acts *actions) {
 			return
 		}
 		p.Peek = balance.PeekTooMany
+		d.judge(p)
 	}
 	d.resume(acts, p)
 }

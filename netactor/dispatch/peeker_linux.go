@@ -28,7 +28,7 @@ import (
 type peeker struct {
 	acceptor  *acceptor
 	peek      netactor.Peek
-	f         netactor.FirstFunc
+	f         netactor.Functions
 	limit     int     // connections that may wait at once
 	acceptBuf peekBuf // used by the acceptor's goroutine
 
@@ -50,7 +50,7 @@ type peeker struct {
 // peekBuf holds the peeked bytes.
 type peekBuf [peek.MaxBytes]byte
 
-func newPeeker(a *acceptor, p netactor.Peek, f netactor.FirstFunc) (*peeker, error) {
+func newPeeker(a *acceptor, p netactor.Peek, f netactor.Functions) (*peeker, error) {
 	poll, err := epoll.New("peeks")
 	if err != nil {
 		return nil, err
@@ -162,6 +162,7 @@ func (k *peeker) begin(p *balance.PendingConn) {
 	k.waits[int32(p.FD)] = p
 	if k.poll.Add(p.FD, unix.EPOLLIN|unix.EPOLLRDHUP|1<<31) != nil { // EPOLLET // out of memory, or of fs.epoll.max_user_watches
 		p.Peek = balance.PeekTooMany
+		k.acceptor.dispatcher.judge(p)
 		k.end(p)
 	}
 }
@@ -178,6 +179,7 @@ func (k *peeker) end(p *balance.PendingConn) {
 func (k *peeker) expire(all bool) {
 	for p := k.queue.Head; p != nil && (all || k.left(p) <= 0); p = k.queue.Head {
 		p.Peek = balance.PeekTimedOut
+		k.acceptor.dispatcher.judge(p)
 		k.end(p)
 	}
 }
@@ -188,7 +190,7 @@ func (k *peeker) flush(dropped bool) {
 		return
 	}
 	d, l := k.acceptor.dispatcher, k.acceptor.listener
-	var away []*balance.PendingConn
+	var away, refused []*balance.PendingConn
 	k.actions.offers = k.actions.offers[:0]
 	d.mu.Lock()
 	for _, p := range k.ready {
@@ -196,6 +198,9 @@ func (k *peeker) flush(dropped bool) {
 		case p.Peek == balance.PeekReset || dropped:
 			d.balancer.DropPeeking(p, p.Peek == balance.PeekReset)
 			k.actions.drops = append(k.actions.drops, p)
+		case p.Peek == balance.PeekRefused || p.OnlyTo != 0:
+			balance.CountPeek(&l.Counts, p.Peek)
+			refused = d.settleJudgedLocked(p, &k.actions, refused)
 		case d.balancer.EndPeek(p):
 			away = append(away, p)
 		default:
@@ -211,6 +216,7 @@ func (k *peeker) flush(dropped bool) {
 		traceUnserved(p, errTurnedAway)
 		(&acceptedConn{h: p.Handle, fd: p.FD}).turnAway(l.Limits.Answer, &k.acceptor.lingering)
 	}
+	k.acceptor.quarantine(refused)
 	d.run(&k.actions)
 }
 
@@ -227,9 +233,42 @@ func (k *peeker) look(p *balance.PendingConn, area *peekBuf, events uint32) bala
 		return p.Peek
 	case n == 0:
 		p.Peek = balance.PeekNoKey // the client has closed its sending half
+		k.acceptor.dispatcher.judge(p)
 		return p.Peek
 	}
-	s := k.read(area[:n])
+	k.place(p, area[:n], last)
+	if p.First == "" && k.f.PoisonKey != nil {
+		switch key, v := k.poisonKey(area[:n]); {
+		case v == netactor.PeekKeyed && key != "":
+			p.First = poisonName(k.acceptor.listener.Name, key)
+		case v == netactor.PeekMore && !last:
+			p.Peek = balance.PeekIncomplete
+		}
+	}
+	if p.Peek != balance.PeekIncomplete {
+		k.acceptor.dispatcher.judge(p)
+	}
+	return p.Peek
+}
+
+// poisonKey is the user's, and recovers a panic of it.
+func (k *peeker) poisonKey(b []byte) (key string, v netactor.PeekVerdict) {
+	defer func() {
+		if p := recover(); p != nil {
+			k.acceptor.dispatcher.functionFailed(k.acceptor.listener, fmt.Sprint(p))
+			key, v = "", netactor.PeekUnkeyed
+		}
+	}()
+	return k.f.PoisonKey(b)
+}
+
+// place finds by the first bytes where a connection goes. last is set if no more are looked at.
+func (k *peeker) place(p *balance.PendingConn, first []byte, last bool) {
+	if !peeks(k.peek) {
+		p.Peek = balance.PeekNotNeeded
+		return
+	}
+	s := k.read(first)
 	if s.peer.IsValid() {
 		p.Peer, p.Local = s.peer, s.local
 	}
@@ -246,7 +285,6 @@ func (k *peeker) look(p *balance.PendingConn, area *peekBuf, events uint32) bala
 	default: // not a verdict: from the user's function
 		p.Peek = balance.PeekNoKey
 	}
-	return p.Peek
 }
 
 // read is readPeek, and recovers a panic of the user's function.
@@ -257,7 +295,7 @@ func (k *peeker) read(b []byte) (s peekResult) {
 			s = peekResult{verdict: netactor.PeekUnkeyed}
 		}
 	}()
-	return readPeek(k.peek, b, k.f)
+	return readPeek(k.peek, b, k.f.First)
 }
 
 // recvPeek is recv(2) that leaves the returned bytes in the socket.

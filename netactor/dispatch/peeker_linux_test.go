@@ -19,7 +19,7 @@ func TestPeeksTakeTurns(t *testing.T) {
 	d := New(Config{})
 	p := netactor.Peek{By: netactor.PeekBytes, Bytes: 1}
 	l := d.balancer.AddListener(1, wire.Opening{Peek: p}, netactor.Functions{})
-	k, err := newPeeker(&acceptor{dispatcher: d, listener: l}, p, nil)
+	k, err := newPeeker(&acceptor{dispatcher: d, listener: l}, p, netactor.Functions{})
 	if err != nil {
 		t.Fatal(err)
 	}

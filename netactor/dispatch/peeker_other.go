@@ -12,7 +12,7 @@ import (
 // peeker looks at first bytes. Off Linux newPeeker fails.
 type peeker struct{ limit int }
 
-func newPeeker(*acceptor, netactor.Peek, netactor.FirstFunc) (*peeker, error) {
+func newPeeker(*acceptor, netactor.Peek, netactor.Functions) (*peeker, error) {
 	return nil, errors.ErrUnsupported
 }
 

@@ -13,7 +13,8 @@ type connRecord struct {
 	conns    *openConns
 	reporter *reporter // nil if no dispatcher counts the connection
 	span     tracing.Span
-	parked   bool // it was parked before: other processes may have copies
+	parked   bool   // it was parked before: other processes may have copies
+	served   func() // ends Config.Serving; nil = it is not noted
 
 	credentials *fdipc.Credentials // of the client, if this worker asked for them when it accepted
 }
@@ -21,6 +22,9 @@ type connRecord struct {
 // beforeClose counts the end of the connection for the listener process. It is called once, before
 // the close: otherwise, if the worker were killed in between, the connection would count as lost.
 func (r *connRecord) beforeClose() {
+	if r.served != nil {
+		r.served()
+	}
 	if r.reporter != nil {
 		r.reporter.closed()
 	}

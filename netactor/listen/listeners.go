@@ -31,6 +31,11 @@ type Config struct {
 	// worker that fails may close its sockets an instant before its end. nil: the worker is never
 	// asked.
 	Stopping <-chan struct{}
+
+	// Serving notes that a connection is served whose first bytes have a key, see
+	// netactor.Functions.PoisonKey, until end is called; nil = there is no room. Default: none is
+	// noted.
+	Serving func(key string) (end func())
 }
 
 // Listeners is the worker's side: it asks the master for listeners, takes the connections that the

@@ -39,8 +39,9 @@ type queuedListener struct {
 type offeredConn struct {
 	h        *fdipc.Handle
 	via      *fdipc.Conn
-	accepted int64 // when it was accepted, by shm.Monotonic; 0 if the offer does not have that
-	parked   bool  // it was parked before
+	accepted int64  // when it was accepted, by shm.Monotonic; 0 if the offer does not have that
+	parked   bool   // it was parked before
+	first    string // its key, if its first bytes have one
 	claim    tracing.Span
 }
 
@@ -55,8 +56,10 @@ func newQueuedListener(ls *Listeners, r wire.ListenReply, addr net.Addr, done fu
 
 func (l *queuedListener) dispatched() bool { return true }
 
-// push takes ownership of the handles of an offer; times has the time of each accept, 8 bytes each.
+// push takes ownership of the handles of an offer; times has the time of each accept, 8 bytes each,
+// and after these perhaps the key of each, after a byte with its length.
 func (l *queuedListener) push(via *fdipc.Conn, handles []*fdipc.Handle, times []byte) {
+	firsts := times[min(len(times), 8*len(handles)):]
 	l.mu.Lock()
 	reason := wire.ReasonClosed
 	if !l.closed {
@@ -74,6 +77,10 @@ func (l *queuedListener) push(via *fdipc.Conn, handles []*fdipc.Handle, times []
 					o.accepted = -o.accepted
 				}
 				times = times[8:]
+			}
+			if len(firsts) > 0 {
+				n := min(1+int(firsts[0]), len(firsts))
+				o.first, firsts = string(firsts[1:n]), firsts[n:]
 			}
 			l.queue = append(l.queue, o)
 			handles = handles[1:]
@@ -154,6 +161,9 @@ func (l *queuedListener) claim(o offeredConn) net.Conn {
 		return nil
 	}
 	r := connRecord{conns: l.ls.conns, span: o.claim.Serve(), parked: o.parked}
+	if f := l.ls.cfg.Serving; f != nil && o.first != "" {
+		r.served = f(o.first)
+	}
 	if l.reporter.claimed(o.via, o.accepted) {
 		r.reporter = l.reporter
 	}

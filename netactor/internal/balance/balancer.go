@@ -193,7 +193,9 @@ func (b *Balancer) linkRenewed(m *Membership, open uint64) {
 // activate lets a joined membership take part.
 func (b *Balancer) activate(m *Membership) {
 	m.Listener.accepting++
-	m.Listener.order.join(m)
+	if !m.Worker.Worker.Alone {
+		m.Listener.order.join(m)
+	}
 	b.joinPool(m)
 	b.update(m)
 }
@@ -207,7 +209,9 @@ func (b *Balancer) Leave(m *Membership) {
 	if m.Listener != nil {
 		m.Listener.accepting--
 		b.update(m)
-		m.Listener.order.leave(m)
+		if !m.Worker.Worker.Alone {
+			m.Listener.order.leave(m)
+		}
 		b.leavePool(m)
 	}
 }
@@ -315,7 +319,33 @@ func (b *Balancer) Place(l *ListenerState) *PendingConn {
 	}
 	l.waiting.pop()
 	l.Counts.Waiting--
-	l.Counts.Offered++
+	b.offer(p, m)
+	return p
+}
+
+// PlaceOnly ends the peeking of p, and offers it to the worker p.OnlyTo. It returns false, and
+// turns p away, if that takes none.
+func (b *Balancer) PlaceOnly(p *PendingConn) bool {
+	m := p.Listener.Members[p.OnlyTo]
+	if m == nil || !m.joined || m.Worker.Link == nil {
+		b.Quarantine(p)
+		return false
+	}
+	p.Listener.Counts.Peeking--
+	b.offer(p, m)
+	return true
+}
+
+// Quarantine ends the peeking of p, which is turned away for its first bytes.
+func (b *Balancer) Quarantine(p *PendingConn) {
+	p.Listener.Counts.Peeking--
+	p.Listener.Counts.Quarantined++
+	p.Listener.Load--
+}
+
+// offer makes an offer of p to the worker of m.
+func (b *Balancer) offer(p *PendingConn, m *Membership) {
+	p.Listener.Counts.Offered++
 	p.OfferedTo = m
 	m.offers.Push(p)
 	m.Counts.Given++
@@ -323,7 +353,6 @@ func (b *Balancer) Place(l *ListenerState) *PendingConn {
 	m.Worker.offered++
 	m.Worker.loadSinceReport++
 	b.updateOffers(m)
-	return p
 }
 
 // DropWaiting removes the first waiting connection, which the caller closes.
@@ -351,7 +380,7 @@ func (b *Balancer) Settled(p *PendingConn, o fdipc.Outcome, reason uint8, reset 
 		p.Listener.Counts.Reset++
 		p.Listener.Load--
 	default:
-		p.Listener.enqueue(p)
+		b.again(p)
 	}
 	switch o {
 	case fdipc.Claimed:
@@ -398,7 +427,7 @@ func (b *Balancer) Unsent(p *PendingConn, broken bool, now time.Time) {
 	p.OfferedTo = nil
 	m.Counts.Unsent++
 	m.Worker.loadSinceReport--
-	p.Listener.enqueue(p)
+	b.again(p)
 	if broken {
 		for _, m := range m.Worker.Memberships {
 			b.Leave(m)
@@ -408,6 +437,17 @@ func (b *Balancer) Unsent(p *PendingConn, broken bool, now time.Time) {
 	}
 	b.updateOffers(m)
 	m.archive()
+}
+
+// again has p wait for another worker. It drops p, which the caller closes, if there is only one
+// that may have it.
+func (b *Balancer) again(p *PendingConn) {
+	if p.OnlyTo == 0 {
+		p.Listener.enqueue(p)
+		return
+	}
+	p.Listener.Counts.Dropped++
+	p.Listener.Load--
 }
 
 // suspend gives a worker no offers for a while, longer for each suspension in a row.

@@ -21,7 +21,7 @@ func CountPeek(c *netactor.Counts, s PeekState) {
 		c.PeekLate++
 	case PeekTooMany:
 		c.PeekOver++
-	case PeekNotNeeded, PeekIncomplete, PeekReset:
+	case PeekNotNeeded, PeekIncomplete, PeekReset, PeekRefused:
 	}
 }
 

@@ -89,7 +89,7 @@ func (m *Membership) archive() {
 // update computes the room of a membership again, after any change.
 func (b *Balancer) update(m *Membership) {
 	w, l := m.Worker, m.Listener
-	able := m.joined && w.SuspendedUntil.IsZero()
+	able := m.joined && w.SuspendedUntil.IsZero() && !w.Worker.Alone
 	sated := able && l.Limits.PerWorker > 0 && m.load() >= l.Limits.PerWorker
 	changed := m.countAble(able && !sated && !w.onProbation && !m.outdated())
 	room := 0

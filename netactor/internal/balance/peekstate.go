@@ -11,4 +11,5 @@ const (
 	PeekTimedOut                    // the client did not send enough in time
 	PeekTooMany                     // too many connections of the listener were peeking
 	PeekReset                       // the client has reset it
+	PeekRefused                     // its first bytes have killed workers
 )

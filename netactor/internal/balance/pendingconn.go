@@ -14,12 +14,14 @@ type PendingConn struct {
 	At         int64        // when it was accepted, or had sent enough, by shm.Monotonic
 	Key        uint64       // the key by which Hash places it, if Keyed
 	Keyed      bool
+	OnlyTo     uint64 // the worker that may have it, by ID; 0 = each
 
 	// The next fields are used by Dispatcher alone, but for Peer, which policies use, and Local.
 	Peer  netip.AddrPort
 	Local netip.AddrPort // for a KeyFunc
 	Peek  PeekState
-	Until int64 // if it is parked: when it has been idle for too long, by shm.Monotonic; 0 is never
+	First string // the key of Functions.PoisonKey, after the listener's name; "" = none
+	Until int64  // if it is parked: when it has been idle for too long, by shm.Monotonic; 0 is never
 
 	Parked  bool // it was parked before: other processes may have copies
 	Passing bool // it is on its way to the successor of this process, by a worker

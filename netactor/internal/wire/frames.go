@@ -25,7 +25,7 @@ const (
 	KindStats    fdipc.Kind = 0x4a // M→L  asks for counts. L→M  the answer. Target: the request. Payload: []ListenerStats
 	KindJoin     fdipc.Kind = 0x4b // W→L  offer me this listener's connections. Payload: 8 bytes, connections open already. L→W  the answer: the worker is in the rotation
 	KindLeave    fdipc.Kind = 0x4c // W→L  offer me no more
-	KindOffer    fdipc.Kind = 0x4d // L→W  connections. Handles: the connections, each with its trace context. Payload: 8 bytes for each, when it was accepted (CLOCK_MONOTONIC, ns); negated if it was parked before: other processes may have copies
+	KindOffer    fdipc.Kind = 0x4d // L→W  connections. Handles: the connections, each with its trace context. Payload: 8 bytes for each, when it was accepted (CLOCK_MONOTONIC, ns); negated if it was parked before: other processes may have copies. After these perhaps for each its poison key, after a byte with its length
 	KindDone     fdipc.Kind = 0x4e // W→L  connections ended. Payload: 8 bytes, how many since Join. Not sent after L→W Counters
 	KindGiveUp   fdipc.Kind = 0x4f // W→M  a request is no longer wanted; the worker ignores its reply
 	KindLoad     fdipc.Kind = 0x60 // W→L  the worker's load, for LeastLoaded. Payload: 8 bytes

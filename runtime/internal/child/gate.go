@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor/dispatch"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
 	"github.com/coppice-go/coppice/runtime/internal/inflight"
@@ -207,6 +208,37 @@ func (g *requestGate) End(n int) {
 		g.timed[n].Store(nil)
 	}
 	t.End(n)
+}
+
+// settles is how long a connection that its worker has closed counts as in flight: a panic runs the
+// functions that its handler has deferred, which close it, before it ends the process.
+const settles = 100 * time.Millisecond
+
+// serving notes a connection whose first bytes have a key.
+func (g *requestGate) serving(key string) (end func()) {
+	t := g.table.Load()
+	if t == nil {
+		return nil
+	}
+	n := t.Begin([]byte(key), [16]byte{}, time.Now(), 0)
+	if n == inflight.None {
+		return nil
+	}
+	return func() { time.AfterFunc(settles, func() { g.End(n) }) }
+}
+
+// guardListeners has the listener process turn connections away.
+func (s *Session) guardListeners(f childproto.GuardFrame) {
+	keys := make([]dispatch.Guarded, len(f.Keys))
+	for i, k := range f.Keys {
+		keys[i] = dispatch.Guarded{Key: string(k.Key), Probe: k.Probe, Worker: k.Worker}
+	}
+	s.dispatcher.Guard(f.Pool, keys)
+}
+
+// tellRefused tells the master of connections that were turned away, which asks it for a probe.
+func (s *Session) tellRefused(pool, key string, n uint64) {
+	s.gate.tell(childproto.GuardedKey{Pool: pool, Key: []byte(key), Refused: n})
 }
 
 // traceOf returns the ID of the trace that the client has begun (traceparent of W3C Trace Context),

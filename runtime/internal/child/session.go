@@ -179,7 +179,11 @@ func (s *Session) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case f.Kind == childproto.FrameHeartbeat:
 		err = childproto.Handle(f, s.answerHeartbeat)
 	case f.Kind == childproto.FrameGuard:
-		err = s.gate.receive(f)
+		if s.dispatcher != nil {
+			err = childproto.Handle(f, s.guardListeners)
+		} else {
+			err = s.gate.receive(f)
+		}
 	case f.Kind == childproto.FrameStacks:
 		err = childproto.Handle(f, func(q childproto.StacksFrame) {
 			if q.Profile != "" {
@@ -463,10 +467,10 @@ func (s *Session) equip() error {
 	tracer := tracing.New(s.pipeline.TracerProvider()).WithMeter(s.pipeline.Meter())
 	switch s.identity.Role {
 	case childproto.RoleListener:
-		s.dispatcher = dispatch.New(dispatch.Config{Logger: s.log, Tracer: tracer, Functions: s.cfg.Hooks})
+		s.dispatcher = dispatch.New(dispatch.Config{Logger: s.log, Tracer: tracer, Functions: s.cfg.Hooks, Refused: s.tellRefused})
 	case childproto.RoleWorker:
 		s.netListeners = listen.New(listen.Config{
-			Logger: s.log, Tracer: tracer, Master: s.conn, Pool: s.identity.Path, Stopping: s.ctx.Done(),
+			Logger: s.log, Tracer: tracer, Master: s.conn, Pool: s.identity.Path, Stopping: s.ctx.Done(), Serving: s.gate.serving,
 		})
 	case childproto.RoleCheck: // it has ended by now
 	}

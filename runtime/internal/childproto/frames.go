@@ -74,7 +74,7 @@ const (
 	FrameLinkLost                               // child: a link ended that it did not close
 	FrameForcedConns                            // child: its drain is over, and how many connections it cut
 	FrameDeclaration                            // child, before it runs user code: its program declares another tree than the hello names
-	FrameGuard                                  // master, to a worker: which requests it refuses; the first has the table of its requests, as the one handle
+	FrameGuard                                  // master: which requests, or connections, the child refuses; a worker's first has the table of its requests, as the one handle
 	FrameGuardedKey                             // child: what has become of requests with a key of a FrameGuard
 
 	// The child's telemetry, a frame for each kind of payload; see PayloadFrame.
@@ -127,6 +127,7 @@ type Hello struct {
 	HealthPath    string             `json:",omitempty"` // "" = none
 	HealthTimeout time.Duration      `json:",omitempty"`
 	Timeouts      Timeouts           `json:",omitzero"`
+	Alone         bool               `json:",omitempty"` // it gets one connection, which may kill it
 	Figures       bool               `json:",omitempty"` // a generation may be judged: it counts what it serves, and old ones serve beside it
 }
 
@@ -222,14 +223,21 @@ type LinkLostFrame struct {
 	Why   string `json:",omitempty"`
 }
 
-// GuardFrame says which keys of requests killed workers, in place of an earlier one.
-type GuardFrame struct{ Keys []GuardedKey }
+// GuardFrame says which keys of requests killed workers, in place of an earlier one, of the same
+// pool.
+type GuardFrame struct {
+	Pool string `json:",omitempty"` // to the listener process; a worker has one
+	Keys []GuardedKey
+}
 
 // GuardedKey is a key that was in flight when a worker died.
 type GuardedKey struct {
 	Key    []byte
 	Refuse bool   `json:",omitempty"` // master: requests with it are refused
 	Probe  uint64 `json:",omitempty"` // master: but for one, if no earlier frame had this number
+	Worker uint64 `json:",omitempty"` // master, to the listener process: which goes to this worker
+
+	Pool string `json:",omitempty"` // listener process: whose key it is
 
 	Answered bool   `json:",omitempty"` // child: a request with it was answered
 	Refused  uint64 `json:",omitempty"` // child: requests refused since it said so last
@@ -286,6 +294,6 @@ func (w Hello) Process() tracing.ProcessResource {
 func (w Hello) Sibling() Sibling {
 	return Sibling{Role: w.Role, Worker: netactor.Worker{
 		ID: uint64(w.ID), Name: w.Name, Pool: w.Path, Slot: w.Slot,
-		Generation: w.Generation, Incarnation: w.Incarnation, Beside: w.Figures,
+		Generation: w.Generation, Incarnation: w.Incarnation, Beside: w.Figures, Alone: w.Alone,
 	}}
 }

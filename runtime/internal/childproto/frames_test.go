@@ -46,7 +46,7 @@ var frameTests = map[string]frameTest{
 	"link lost":       of(FrameLinkLost, LinkLostFrame{7, 9, true, "too many open files"}),
 	"forced conns":    of(FrameForcedConns, ExitNotice{Forced: 3}),
 	"declaration":     of(FrameDeclaration, DeclarationFrame{[]string{"web is Pool", "web Size 2"}}),
-	"guard":           of(FrameGuard, GuardFrame{[]GuardedKey{{Key: []byte("GET /"), Refuse: true, Probe: 3}}}),
+	"guard":           of(FrameGuard, GuardFrame{Pool: "web", Keys: []GuardedKey{{Key: []byte("GET /"), Refuse: true, Probe: 3, Worker: 4}}}),
 	"guarded key":     of(FrameGuardedKey, GuardedKey{Key: []byte("GET /"), Answered: true, Refused: 4}),
 	"hello, the zero": of(FrameHello, Hello{}),
 }

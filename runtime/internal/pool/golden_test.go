@@ -80,7 +80,7 @@ func parseEvent(t *testing.T, f []string) Event {
 	kinds := map[string]EventKind{
 		"start": Start, "cancel": Cancel, "stop-slot": StopSlot, "kill-slot": KillSlot, "warm": Warmed, "ready": Ready,
 		"ended": Ended, "roll": Roll, "abort": Abort, "scale": Scale, "added": Added, "removed": Removed,
-		"due": Due, "tick": Tick, "stop": Stop, "kill-all": KillAll,
+		"due": Due, "lend": Lend, "recall": Recall, "tick": Tick, "stop": Stop, "kill-all": KillAll,
 	}
 	kind, ok := kinds[f[0]]
 	if !ok {
@@ -132,6 +132,8 @@ func (e Effect) String() string {
 	slot := fmt.Sprintf(" slot %d", e.Slot)
 	if e.Slot == Spare {
 		slot = " as spare"
+	} else if e.Slot == Trial {
+		slot = " beside the slots"
 	}
 	switch e.Kind {
 	case Launch, Assign:

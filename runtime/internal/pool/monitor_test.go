@@ -137,13 +137,15 @@ func (m *monitor) check() {
 	busy := 0
 	for id, w := range s.workers {
 		switch w.phase {
-		case draining:
+		case draining, lent:
 			places[id]++
 		case spare, warming:
 			places[id]++
 			busy++
 		case launching, assigned, active:
-			if sl := s.slots[w.slot]; sl.current != id || !sl.stopRequested && !sl.stopping { // else it has been asked to end
+			if sl := s.slots[w.slot]; w.slot == Trial {
+				places[id]++
+			} else if sl.current != id || !sl.stopRequested && !sl.stopping { // else it has been asked to end
 				busy++
 			}
 		case dying:

@@ -15,7 +15,7 @@ const (
 // just ends: refillSpares launches another.
 func (s *State) markDue(ev Event) {
 	w := s.workers[ev.Worker]
-	if w == nil {
+	if w == nil || w.slot == Trial {
 		return
 	}
 	switch w.phase {
@@ -37,7 +37,7 @@ func (s *State) markDue(ev Event) {
 		s.retire(w, ForRecycle, true)
 	case warming:
 		s.discard(w, ForRecycle)
-	case draining, dying:
+	case draining, dying, lent:
 	}
 }
 

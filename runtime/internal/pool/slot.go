@@ -172,6 +172,10 @@ func (s *State) ready(id WorkerSeq) {
 	if w.phase == assigned {
 		s.failures = 0
 	}
+	if w.slot == Trial {
+		w.phase = lent
+		return
+	}
 	sl := s.slots[w.slot]
 	w.phase, w.since = active, s.now-sl.age
 	sl.age = 0

@@ -61,6 +61,18 @@ func (s *State) refillSpares() {
 	}
 }
 
+// endTrials ends the workers that were lent.
+func (s *State) endTrials(why Purpose) {
+	for _, id := range slices.Sorted(maps.Keys(s.workers)) {
+		switch w := s.workers[id]; {
+		case w.phase == lent:
+			s.retire(w, why, true)
+		case w.slot == Trial && w.phase == launching:
+			s.discard(w, why)
+		}
+	}
+}
+
 // spareFailed delays the next spare.
 func (s *State) spareFailed() {
 	s.failures++

@@ -16,6 +16,7 @@ const (
 	active                       // a slot's ready worker
 	draining                     // asked to end; in no slot
 	dying                        // killed before it was ready
+	lent                         // ready, and beside the slots
 )
 
 // worker is the record of a worker until it has ended.
@@ -130,6 +131,12 @@ func (s *State) Step(now Time, ev Event) []Effect {
 		s.removed(ev.Slot)
 	case Due:
 		s.markDue(ev)
+	case Lend:
+		if !s.stopping {
+			s.launch(Trial, s.gen, ForTrial)
+		}
+	case Recall:
+		s.endTrials(ForTrial)
 	case Tick:
 		s.wake = 0
 	case Stop:
@@ -259,8 +266,10 @@ func (s *State) stop() {
 			s.retire(w, ForStop, true)
 		case warming:
 			s.discard(w, ForStop)
+		case lent:
+			s.retire(w, ForStop, true)
 		case launching, assigned:
-			if sl.replacing != notReplacing {
+			if sl == nil || sl.replacing != notReplacing {
 				s.discard(w, ForStop)
 			} // else the supervisor cancels its start
 		case active:

@@ -14,8 +14,11 @@ type WorkerSeq uint64
 // Generation is the reload that a worker belongs to.
 type Generation int
 
-// Spare is the slot number of a worker without a slot.
-const Spare = -1
+// The slot numbers of workers without a slot.
+const (
+	Spare = -1 // it waits for one
+	Trial = -2 // it is lent out, and never gets one
+)
 
 // Config is what the user has set. It is immutable.
 type Config struct {
@@ -84,6 +87,10 @@ const (
 	// limit was exceeded that a fresh worker may exceed as well, so if that happens again and
 	// again, workers live longer.
 	Due
+	// Lend: launch a worker beside the slots. Ready may follow; Ended always does.
+	Lend
+	// Recall: end the workers that were lent.
+	Recall
 	// Tick: the time of Wake has come.
 	Tick
 	// Stop: the pool ends. The supervisor stops the slots. Answered by Gone.
@@ -95,7 +102,7 @@ const (
 // String returns the kind's name.
 func (k EventKind) String() string {
 	return name(k, "start", "cancel", "stop-slot", "kill-slot", "warmed", "ready", "ended", "roll", "abort",
-		"scale", "added", "removed", "due", "tick", "stop", "kill-all")
+		"scale", "added", "removed", "due", "lend", "recall", "tick", "stop", "kill-all")
 }
 
 // Event is something that happened. The kind decides which fields are used.
@@ -130,11 +137,12 @@ const (
 	ForScale                  // its slot is removed
 	ForStop                   // the pool ends
 	ForCap                    // too many workers drain
+	ForTrial                  // it is to serve one connection
 )
 
 // String returns the purpose as events show it.
 func (w Purpose) String() string {
-	return name(w, "start", "reload", "roll back", "recycle", "refill", "spare", "scale", "stop", "cap")
+	return name(w, "start", "reload", "roll back", "recycle", "refill", "spare", "scale", "stop", "cap", "trial")
 }
 
 // EffectKind is what is to be done.
