@@ -49,7 +49,8 @@ func keepStock(ctx context.Context, w *coppice.Worker) error {
 		return err
 	}
 	defer l.close()
-	if _, err := w.System().Spawn(ctx, "stock", func() actor.Actor { return &stock{l} }); err != nil {
+	_, err = w.System().Spawn(ctx, "stock", func() actor.Actor { return &stock{l} })
+	if err != nil {
 		return err
 	}
 	fmt.Printf("host %s: has the stock now, with fence %d: %d sold\n", *host, fence.Number, len(l.sold))
