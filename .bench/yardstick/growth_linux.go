@@ -80,7 +80,7 @@ func readyWorker(ctx context.Context, w *coppice.Worker) error {
 // size and the time. It prints how often, in what time, and with what processor time.
 func serveGrowth() {
 	var which, size int
-	var d time.Duration
+	var d time.Duration // in nanoseconds
 	if _, err := fmt.Sscan(os.Getenv(growthVar), &which, &size, &d); err != nil {
 		fmt.Fprintln(os.Stderr, "yardstick:", err)
 		os.Exit(2)
@@ -118,7 +118,7 @@ func growthRows() (rows []row) {
 					return r, err
 				}
 				cmd := exec.Command(exe, "growth", "-serve")
-				cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d %s", growthVar, which, size, d))
+				cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d %d", growthVar, which, size, d.Nanoseconds()))
 				s := &server{}
 				lines, err := s.startPiped(cmd)
 				if err != nil {
