@@ -15,7 +15,8 @@ import (
 // stopped is shown in that state.
 func (rt *Runtime) Snapshot() Tree {
 	cursor := rt.events.Last()
-	t := rt.branch(rt.tree.Snapshot(), "", rt.Listeners())
+	n, t := rt.tree.Snapshot(), Tree{}
+	rt.branch(&t, &n, "", rt.Listeners())
 	t.Name, t.Role, t.PID, t.LostLines = childproto.MasterName, RoleMaster, os.Getpid(), rt.output.Lost()
 	t.Cursor = cursor
 	if rt.reaper != nil {
@@ -46,9 +47,9 @@ func (rt *Runtime) onlyPools(owners []string) bool {
 	return true
 }
 
-// branch converts a supervisor's node to a Tree. path is the node's in the specs.
-func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerInfo) Tree {
-	t := Tree{
+// branch converts a supervisor's node to a Tree, in its place. path is the node's in the specs.
+func (rt *Runtime) branch(t *Tree, n *supervisor.Node, path string, listeners []ListenerInfo) {
+	*t = Tree{
 		Name: n.ID, Role: RoleSupervisor, State: State(n.Status.String()), Incarnation: int(n.Incarnation), Leaked: n.Leaked,
 	}
 	if !n.Since.IsZero() {
@@ -61,13 +62,14 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 		i := v.Now()
 		t.Actor = &i
 	}
+	found := rt.root.find(path)
 	if i, ok := n.Info.(info); ok {
 		t.Role, t.Name, t.ID, t.PID, t.Generation, t.Relinked, t.Requests, t.Status = i.role, i.Name, i.ID, i.PID, i.Generation, i.relinked, i.requests, i.status
 		t.Resources = i.group.Usage()
 		if i.Incarnation != 0 { // of a worker without a slot, which the supervisor does not see
 			t.Incarnation = i.Incarnation
 		}
-	} else if found := rt.root.find(path); found != nil {
+	} else if found != nil {
 		t.Role = roleOf(found.spec)
 		if c, err := rt.pools.find(path); t.Role == RolePool && err == nil {
 			if says := c.autoscaled.Load(); says != nil {
@@ -78,7 +80,7 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 			}
 		}
 	}
-	if found := rt.root.find(path); found != nil {
+	if found != nil {
 		t.Sandbox = found.sandbox()
 	}
 	for _, l := range listeners {
@@ -89,12 +91,14 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 	if n.Type == supervisor.TypeSupervisor || path == "" {
 		t.Strategy, t.Budget, t.Used = n.Strategy.String(), n.Max, n.Used
 	}
-	for _, c := range n.Children {
-		at := c.ID
-		if path != "" {
-			at = path + "/" + c.ID
-		}
-		t.Children = append(t.Children, rt.branch(c, at, listeners))
+	if len(n.Children) > 0 {
+		t.Children = make([]Tree, len(n.Children))
 	}
-	return t
+	for i := range n.Children {
+		at := n.Children[i].ID
+		if path != "" {
+			at = path + "/" + at
+		}
+		rt.branch(&t.Children[i], &n.Children[i], at, listeners)
+	}
 }
