@@ -58,6 +58,10 @@ func TestTCPConn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			// The deadlines of both are the same ones.
+			if err := errors.Join(tcp.SetDeadline(time.Unix(1, 0)), c.SetDeadline(time.Time{})); err != nil {
+				t.Fatal(err)
+			}
 			if again, err := netactor.TCPConn(c); again != tcp || err != nil {
 				t.Errorf("another one without TLS: %v", err)
 			}

@@ -36,6 +36,7 @@ type parkable struct {
 	leaving bool // it is to go as soon as it is ripe
 	closed  bool
 	until   time.Time // the read deadline that the server has set
+	writeBy time.Time // the write deadline that the server has set
 	since   int64     // when it became idle, by shm.Monotonic; 0 if park is no duration
 }
 
@@ -229,6 +230,7 @@ func (p *parkable) SetDeadline(t time.Time) error {
 func (p *parkable) SetReadDeadline(t time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	same := p.stillNone(p.until, t)
 	p.until = t
 	if p.idle && !p.ripe && p.room.Load() > 0 {
 		// The second one since Idle is for a request that came with the one before, in whose middle
@@ -238,17 +240,26 @@ func (p *parkable) SetReadDeadline(t time.Time) error {
 		}
 		p.waits = true
 	}
-	if p.ripe && p.leaving || p.mode.Load() == hasLeft {
-		return nil // Read is about to return
+	if same || p.ripe && p.leaving || p.mode.Load() == hasLeft { // of the last two: Read is about to return
+		return nil
 	}
 	return p.conn.SetReadDeadline(t)
+}
+
+// stillNone reports whether the kernel's side of a deadline need not hear of t: there was none, and
+// there is none. net/http says so four times for a request, and each costs a lock and the clock of
+// the poller.
+func (p *parkable) stillNone(before, t time.Time) bool {
+	return before.IsZero() && t.IsZero() && !p.lent && !p.closed
 }
 
 // SetWriteDeadline sets the deadline of Write.
 func (p *parkable) SetWriteDeadline(t time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mode.Load() == hasLeft {
+	same := p.stillNone(p.writeBy, t)
+	p.writeBy = t
+	if same || p.mode.Load() == hasLeft {
 		return nil
 	}
 	return p.conn.SetWriteDeadline(t)
