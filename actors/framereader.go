@@ -130,6 +130,9 @@ func (fr *frameReader) handle(p *peer, f *fdipc.Frame, r *wire.Reader, target *a
 	if f.Kind != wire.KindUser && f.Kind != wire.KindLane {
 		f.Refuse(fdipc.ReasonUnknown) // no other frame has handles
 	}
+	if f.Kind != wire.KindTypes && !p.talks.Load() {
+		p.talks.Store(true)
+	}
 	switch f.Kind {
 	case wire.KindUser:
 		fr.onUser(p, f, r, target)

@@ -536,6 +536,9 @@ func TestLaneFailsForBoth(t *testing.T) {
 func TestLaneLostUnderAMonitor(t *testing.T) {
 	tree := newTree(t, 2)
 	a, b := tree.Child(0), tree.Child(1)
+	if _, err := a.Whereis(testContext(t), "test/1"); err != nil { // whoever has lost a lane has asked for it
+		t.Fatal(err)
+	}
 	actors.LoseLane(a, b.Address(), actors.ErrLane)
 	process := a.Monitor(actors.ProcessPID(b.Address()))
 	down := next(t, a.Monitor(actor.NewPID(b.Address(), "echo")).C)

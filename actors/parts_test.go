@@ -85,6 +85,39 @@ func TestPeers(t *testing.T) {
 	}
 }
 
+// TestEndsAreToldToThoseThatTalk: the end of a child wakes those that have said something, or got a
+// lane; others hear of it when they ask.
+func TestEndsAreToldToThoseThatTalk(t *testing.T) {
+	said := &sink{}
+	child := quietSystem(t, Config{Address: "2"})
+	_ = child.Attach("0", 0, said)
+	child.Uplink("0")
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, _ = child.Whereis(over, "n")
+	master := quietSystem(t, Config{Address: "0"})
+	to := map[string]*sink{}
+	for _, address := range []string{"1", "2", "3", "4", "5"} {
+		to[address] = &sink{}
+		_ = master.Attach(address, 0, to[address])
+	}
+	for _, f := range said.list() {
+		for address := range to {
+			if f.Kind == wire.KindTypes || address == "2" { // all say that
+				master.HandleFrame(address, &f)
+			}
+		}
+	}
+	master.peers.makeLane(master.peers.find("3"), "9", 0)
+	master.Detach("5", killed)
+	for address, want := range map[string]bool{"1": false, "2": true, "3": true, "4": false} {
+		told := slices.ContainsFunc(to[address].list(), func(f fdipc.Frame) bool { return f.Kind == wire.KindProcessEnded })
+		if told != want {
+			t.Errorf("child %s is told: %v, want %v", address, told, want)
+		}
+	}
+}
+
 // noSurroundings is for actors that nothing asks.
 type noSurroundings struct{}
 

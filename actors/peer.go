@@ -39,6 +39,7 @@ type peer struct {
 
 	lastTargets [2]lastTarget  // by lane of the Conn; each is its reader's
 	ended       atomic.Bool    // closed, for readers
+	talks       atomic.Bool    // in the master: it may know of other processes, and hears of their ends
 	sendDirect  [2]atomic.Bool // by lane of the Conn: there is a Conn, and no backlog
 	asksWaiting atomic.Int32   // asks to this peer that wait for their answers
 	share       askShare       // of the asks that came from it
@@ -313,6 +314,7 @@ func (p *peer) post(f fdipc.Frame, payload func([]byte) []byte) {
 // postLane posts a lane frame about the process with an address. more, if it is not nil, appends
 // what follows the address. The handles are the peer's.
 func (p *peer) postLane(op byte, address string, more func([]byte) []byte, handles ...*fdipc.Handle) {
+	p.talks.Store(true)
 	f := p.proc.frame(wire.KindLane, fdipc.Control)
 	f.Handles = handles
 	p.post(f, func(b []byte) []byte {

@@ -139,7 +139,11 @@ func (ps *peers) detach(p *peer, reason supervisor.Reason) {
 			ps.detach(other, reason)
 			continue
 		}
-		other.postProcessEnded(p.address, reason)
+		// One that has said nothing waits for none, and learns of this end when it asks for a lane:
+		// most are workers that never use actors, and each end would wake them all.
+		if other.talks.Load() {
+			other.postProcessEnded(p.address, reason)
+		}
 	}
 	if master && ps.foreign != nil {
 		ps.foreign.processEnded(p.address)

@@ -52,6 +52,7 @@ func (ps *peers) restore(st *systemState) {
 	for address, one := range st.Peers {
 		p := newPeer(ps.localProcess, ps.slot(address), address)
 		p.incarnation, p.onHold = one.Incarnation, true
+		p.talks.Store(true) // for all that is known
 		if one.Types != nil {
 			p.setTypes(one.Types)
 		}
