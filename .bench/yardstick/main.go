@@ -56,8 +56,8 @@
 // are ready, and what is private to an idle process. growth is what an operator does with a whole
 // tree, by its size.
 //
-// page runs the rows that docs/performance.md shows, of which peers are there, and what grows. It
-// compares what ran in the same round, and prints or writes medians and quartiles of the ratios.
+// page runs the rows that docs/performance.md shows, of which peers are there, and what grows, each
+// for a second if -seconds is not given: seven rounds take a quarter of an hour. It compares what ran in the same round, and prints or writes medians and quartiles of the ratios.
 //
 // -table prints Markdown at the end, the medians of all rounds, instead of JSON.
 package main
@@ -141,6 +141,9 @@ func main() {
 	}
 	if cmd.flags != nil {
 		cmd.flags(fs)
+	}
+	if cmd.page { // it has some 40 rows
+		_ = fs.Set("seconds", "1")
 	}
 	_ = fs.Parse(os.Args[2:])
 	if *pin {
