@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"github.com/coppice-go/coppice/runtime/internal/canary"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -43,14 +45,29 @@ func (c *poolDriver) rollOut(ctx context.Context, from, to int) error {
 	return errors.Join(&ReloadError{Identity: Identity{Generation: to}, Err: err}, back)
 }
 
+// canaryAttributes returns a verdict and both generations, the new one first, for a span.
+func canaryAttributes(verdict string, before, after canary.Side) []attribute.KeyValue {
+	failed := func(s canary.Side) float64 { return float64(s.Failed) / float64(max(s.Requests, 1)) }
+	p99 := func(s canary.Side) float64 { return s.Quantile(0.99, 0).Seconds() }
+	return []attribute.KeyValue{
+		tracing.KeyCanaryVerdict.String(verdict),
+		tracing.KeyCanaryCrashes.IntSlice([]int{after.Crashes, before.Crashes}),
+		tracing.KeyCanaryRequests.Int64Slice([]int64{int64(after.Requests), int64(before.Requests)}),
+		tracing.KeyCanaryFailed.Float64Slice([]float64{failed(after), failed(before)}),
+		tracing.KeyCanaryP99.Float64Slice([]float64{p99(after), p99(before)}),
+		tracing.KeyCanaryMemory.Int64Slice([]int64{after.Growth, before.Growth}),
+	}
+}
+
 // judge looks at what both generations serve at each heartbeat, until there is a verdict or a
 // human's order. It returns nil for forward, and otherwise why not. about is what is new, for the
 // tree and the first event.
 func (c *poolDriver) judge(ctx context.Context, about string, from, to int, cfg canary.Config, sample func() (before, after canary.Side)) (err error) {
 	op := c.lifecycle.BeginOperation(tracing.SpanCanary, c.path, nil, tracing.KeyReloadFrom.Int(from), tracing.KeyReloadTo.Int(to))
 	defer func() { op.End(err) }()
+	var before, after canary.Side
 	tell := func(why string, fault bool) {
-		op.Set(tracing.KeyCanaryVerdict.String(why))
+		op.Set(canaryAttributes(why, before, after)...)
 		c.note(None, Event{Kind: CanaryJudged, Identity: Identity{Generation: to}, Why: why, Fault: fault})
 	}
 	orders := c.orders.begin()
@@ -71,7 +88,7 @@ func (c *poolDriver) judge(ctx context.Context, about string, from, to int, cfg 
 			order = &promote
 		case <-tick.C:
 		}
-		before, after := sample()
+		before, after = sample()
 		v := rule.Step(time.Since(began), before, after)
 		if err := c.pool.Canary.worse(ctx, from, to); err != nil && order == nil {
 			v.Course, v.Why = canary.Back, fmt.Sprintf("the program finds it worse: %v: %s", err, v.Why)

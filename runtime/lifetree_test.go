@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"github.com/coppice-go/coppice/runtime/internal/canary"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -95,4 +97,18 @@ func show(s sdktrace.ReadOnlySpan) string {
 		words = append(words, e.Name)
 	}
 	return strings.Join(words, " ")
+}
+
+// TestCanaryAttributes: the span of a canary has both generations in numbers.
+func TestCanaryAttributes(t *testing.T) {
+	var before, after canary.Side
+	before.Requests, before.Failed, after.Requests, after.Failed = 400, 1, 200, 50
+	after.Crashes, before.Growth, after.Growth = 2, 1<<20, 9<<20
+	before.Latency, after.Latency = []uint64{400}, []uint64{0, 200}
+	got := fmt.Sprint(canaryAttributes("back: it crashes", before, after))
+	want := `[{"coppice.canary.verdict":"back: it crashes"} {"coppice.canary.crashes":[2,0]} {"coppice.canary.requests":[200,400]}` +
+		` {"coppice.canary.failed":[0.25,0.0025]} {"coppice.canary.p99":[1.27e-07,6.3e-08]} {"coppice.canary.memory":[9437184,1048576]}]`
+	if got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
 }

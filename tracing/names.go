@@ -112,6 +112,11 @@ const (
 	KeyReloadFrom     = attribute.Key("coppice.reload.from")          // ours: generation before
 	KeyReloadTo       = attribute.Key("coppice.reload.to")            // ours: generation after
 	KeyCanaryVerdict  = attribute.Key("coppice.canary.verdict")       // ours: on canary: forward, back or held, with both generations in numbers
+	KeyCanaryCrashes  = attribute.Key("coppice.canary.crashes")       // ours: on canary, of the new generation and the old one
+	KeyCanaryRequests = attribute.Key("coppice.canary.requests")      // ours: likewise
+	KeyCanaryFailed   = attribute.Key("coppice.canary.failed")        // ours: likewise: the share of requests that failed
+	KeyCanaryP99      = attribute.Key("coppice.canary.p99")           // ours: likewise: seconds
+	KeyCanaryMemory   = attribute.Key("coppice.canary.memory")        // ours: likewise: bytes by which a worker has grown
 )
 
 // Attributes of metrics only.

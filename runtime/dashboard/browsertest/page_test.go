@@ -309,17 +309,60 @@ func TestJobs(t *testing.T) {
 	}
 	s, b := start(t, "-jobs"), open(t)
 	b.do(chromedp.Navigate(s.ops))
-	b.await(text("#keys") + `.match(/carts\/resize\s+b.png\s+2\s+0\s.* s\s+exit code 3/) && document.querySelector('#runs').parentElement.hidden`)
+	b.await(text("#keys") + `.match(/carts\/resize\s+b.png\s+2\s+0\s.*\s+exit code 3/) && document.querySelector('#runs').parentElement.hidden`)
 	b.eval("fetch('/wait')")
 	b.await(text("#jobs") + `.match(/carts\/resize\s+1 \(.*s\)\s+1\s+1\s+0\s+1\s+died 2/)`)
 	b.await(text("#runs") + `.match(/carts\/resize\/workers\/0\s+resize\s.*s\s+1\s+a.png/)`)
-	b.await(text("#keys") + `.match(/carts\/resize\s+b.png\s+2\s+0\s.* s\s+exit code 3/)`)
+	b.await(text("#keys") + `.match(/carts\/resize\s+b.png\s+2\s+0\s.*\s+exit code 3/)`)
 	b.await(text(`#tree tr[data-name="queue"] .role`) + ` === 'actor · jobs: 1 waiting, 1 running, 1 quarantined'`)
 	b.await(text("#alerts") + `.includes('carts/resize refuses the calls of 1 key, for which workers died.')`)
 	accessible(t, b)
 	b.click(`[aria-label="Release b.png"]`, "#ask-yes")
-	b.await(text("#said") + `.includes('Release b.png: done in') && document.querySelector('#keys').parentElement.hidden`)
+	b.await(text("#said") + `.includes('Release b.png: done in') && document.querySelector('#keys').closest('section').hidden`)
 	b.await(text("#events") + `.includes('actors/operate actor=carts/resize/queue do=release what=b.png')`)
+	b.clean()
+}
+
+// TestJudged: the page shows the requests that are refused for the deaths of workers, and releases
+// and forgets a key; and a new generation that is judged, with both in numbers, until it is decided
+// for.
+func TestJudged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	s, b := start(t, "-judges"), open(t)
+	die := func(key string) {
+		s.http += key
+		defer func() { s.http = strings.TrimSuffix(s.http, key) }()
+		runtimetest.Eventually(t, key+" is refused", func() bool {
+			c := http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
+			resp, err := c.Get(s.http + "?crash=poison")
+			if err != nil {
+				return false
+			}
+			defer resp.Body.Close()
+			return resp.StatusCode == http.StatusServiceUnavailable
+		})
+	}
+	b.do(chromedp.Navigate(s.ops))
+	b.await(allRun + ` && document.querySelector('#keys').closest('section').hidden`)
+	die("a")
+	die("b")
+	b.await(text("#keys") + `.match(/web\s+GET \/a\s+[23]\s+\d+\s.* s\s.*\s+exit code 2: panic: poison/)`)
+	b.await(text("#alerts") + `.includes('web refuses the requests of 2 keys, for which workers died.')`)
+	accessible(t, b)
+	b.click(`[aria-label="Release GET /a"]`, "#ask-yes")
+	b.await(text("#keys") + `.includes('GET /b') && !` + text("#keys") + `.includes('GET /a')`)
+	b.click(`[aria-label="Forget GET /b"]`, "#ask-yes")
+	b.await(`document.querySelector('#keys').closest('section').hidden`)
+	b.await(text("#events") + `.includes('web quarantine ("GET /b": an operator asked to forget it)')`)
+
+	b.click(`[data-act="reload"]`, "#ask-yes")
+	b.await(text("#canaries") + `.match(/web\s+generation 2 is judged, 1 of 3 slots: new and old: 0 and \d crashes, \d+ and \d+ requests/)`)
+	accessible(t, b)
+	b.click(`[aria-label="Promote the new generation"]`, "#ask-yes")
+	b.await(text("#events") + `.includes('web canary (forward: as an operator asked: new and old: ')`)
+	b.await(`document.querySelector('#canaries').closest('section').hidden`)
 	b.clean()
 }
 

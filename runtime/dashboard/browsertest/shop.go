@@ -28,6 +28,7 @@ func main() {
 	goroutines := flag.Bool("goroutines", false, "its workers are goroutines")
 	carts := flag.Int("actors", 3, "actors")
 	pool := flag.Bool("jobs", false, "has a pool of jobs, resize, with a key that is quarantined")
+	judges := flag.Bool("judges", false, "the pool web refuses requests that kill, and has a canary")
 	spoil := flag.String("spoil", "", "while there is a `file` of this name, no worker of a later generation starts")
 	flag.Parse()
 	isolation := coppice.ProcessIsolation
@@ -41,6 +42,11 @@ func main() {
 	if *pool {
 		actors = append(actors, jobs.Pool(jobs.Config{Pool: coppice.Pool{Name: "resize", Size: 1, Isolation: isolation, Intensity: supervisor.Intensity{Max: 100, Period: 10 * time.Second}}}, jobs.Handle("resize", resize)))
 	}
+	var poison coppice.Poison
+	var canary coppice.Canary
+	if *judges {
+		poison, canary = coppice.Poison{Deaths: 2, Probe: time.Hour}, coppice.Canary{Slots: 1, For: time.Hour}
+	}
 	slow := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	coppice.Main(coppice.Config{
 		Logger:            slow,
@@ -51,6 +57,7 @@ func main() {
 			coppice.Supervisor{Name: "carts", Children: actors},
 			coppice.Pool{
 				Name: "web", Size: *workers, Isolation: isolation, Intensity: supervisor.Intensity{Max: 100, Period: 10 * time.Second},
+				Poison: poison, Canary: canary,
 				Worker: func(ctx context.Context, w *coppice.Worker) error {
 					ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "http", Network: "tcp", Address: "127.0.0.1:0"})
 					if err != nil {

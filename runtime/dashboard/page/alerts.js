@@ -67,9 +67,9 @@ export function alerts() {
       add('queue ' + name, true, `Connections wait at ${name} for longer than 1 s: no worker takes them.`);
     }
   }
-  for (const p of store.jobs) {
+  for (const p of store.quarantines) {
     const keys = quarantined(p);
-    if (keys.length) add('quarantine ' + p.pool, false, `${p.pool} refuses the calls of ${plural(keys.length, 'key')}, for which workers died.`);
+    if (keys.length) add('quarantine ' + p.pool, false, `${p.pool} refuses the ${p.kind === 'jobs' ? 'calls' : 'requests'} of ${plural(keys.length, 'key')}, for which workers died.`);
   }
   const most = 10;
   if (found.length > most) found.splice(most, Infinity, { key: 'more', bad: true, text: `And ${found.length - most} more.` });

@@ -1,4 +1,5 @@
-// The pools of jobs: what waits, what each worker runs, and the keys that are quarantined.
+// The pools of jobs: what waits, and what each worker runs; the keys that are quarantined, there and for
+// requests; and the generations that are judged.
 import { byID, count, el, put, span, sync } from './dom.js';
 import { button } from './steer.js';
 import { store } from './store.js';
@@ -7,7 +8,8 @@ import { store } from './store.js';
 // while it has none.
 function fill(id, items, key, texts, act) {
   const table = byID(id), heads = table.tHead.rows[0].cells;
-  table.parentElement.hidden = items.length === 0;
+  const part = table.parentElement;
+  (part.parentElement.id === 'jobs-part' ? part : part.parentElement).hidden = items.length === 0;
   sync(table.tBodies[0], items, key, (item) => {
     const cells = texts(item).map((_, i) => el(i ? 'td' : 'th', { class: heads[i].className, scope: i ? null : 'row' }));
     return { node: el('tr', { 'data-name': key(item) }, ...cells, act ? el('td', { class: 'act' }, act(item)) : ''), cells };
@@ -26,6 +28,17 @@ export function drawJobs() {
   ]);
   const of = (list) => pools.flatMap((p) => list(p).map((v) => ({ ...v, pool: p.pool })));
   fill('runs', of((p) => p.runs ?? []).slice(0, 100), (r) => `${r.worker} ${r.function} ${r.key} ${r.run}`, (r) => [r.worker, r.function, span(r.for_seconds), r.run, r.key ?? '', r.progress ?? '']);
-  fill('keys', of(quarantined).slice(0, 100), (k) => `${k.pool} ${k.key}`, (k) => [k.pool, k.key, k.deaths, k.refused, span(k.probe_seconds), k.reason],
-    (k) => button('actors/operate', { actor: k.pool + '/queue', do: 'release', what: k.key }, `Release ${k.key}`));
+}
+
+export function drawKeys() {
+  const keys = store.quarantines.flatMap((p) => quarantined(p).map((k) => ({ ...k, pool: p.pool, actor: p.actor })));
+  const act = (k, what, label) => button('actors/operate', { actor: k.actor, do: what, what: k.key }, `${label} ${k.key}`);
+  fill('keys', keys.slice(0, 100), (k) => `${k.pool} ${k.key}`, (k) => [k.pool, k.key, k.deaths, k.refused, span(k.since_seconds), span(k.probe_seconds), k.reason],
+    (k) => el('div', { class: 'buttons' }, act(k, 'release', 'Release'), act(k, 'forget', 'Forget')));
+}
+
+// drawCanaries shows which of the tree's rows are judged.
+export function drawCanaries(rows) {
+  fill('canaries', rows.filter((r) => r.node?.canary), (r) => r.path, (r) => [r.path, r.node.canary],
+    () => el('div', { class: 'buttons' }, button('canary', { do: 'promote' }, 'Promote the new generation'), button('canary', { do: 'abort' }, 'Abort the new generation')));
 }

@@ -2,7 +2,7 @@
 import { byID, chip, clock, count, drawSpark, el, mark, near, percent, plural, put, rate, size, span, spark, sync } from './dom.js';
 import { age, keyOf, last, listenerKey, store } from './store.js';
 import { drawActors } from './actors.js';
-import { drawJobs } from './jobs.js';
+import { drawCanaries, drawJobs, drawKeys } from './jobs.js';
 import { alerts, reloads, severity, upgrade } from './alerts.js';
 import { button } from './steer.js';
 
@@ -187,5 +187,7 @@ export function drawOverview() {
   byID('actors-part').hidden = !store.hasActors;
   if (store.hasActors) drawFound();
   drawJobs();
+  drawKeys();
+  drawCanaries(rows);
   drawProgress();
 }

@@ -6,6 +6,8 @@ const missing = new Set(); // what this tree's endpoint does not have
 
 export const may = (what) => store.about != null && !store.about.read_only && !missing.has(what);
 
+const words = { reload: 'Reload', upgrade: 'Upgrade', scale: 'Scale', pause: 'Pause', resume: 'Resume', restart: 'Restart', stop: 'Stop', kill: 'Kill', release: 'Release', forget: 'Forget', promote: 'Promote', abort: 'Abort' };
+
 const acts = {
   reload: { title: () => 'Reload the tree?', text: () => 'Each worker is replaced by one of a new generation, pool by pool; connections are drained. The reload goes back if this page is closed before it is over.', yes: 'Reload' },
   upgrade: {
@@ -16,7 +18,8 @@ const acts = {
     },
   },
   scale: { title: (x) => `Scale ${x.pool}`, text: () => 'Workers are started, or drained and stopped, until the pool has this size.', yes: 'Scale', size: true },
-  'actors/operate': { title: (x) => `Release ${x.what}?`, text: () => 'Calls with this key run again. If they kill workers, it is quarantined again.', yes: 'Release' },
+  'actors/operate': { title: (x) => `${words[x.do]} ${x.what}?`, text: () => 'What has this key is served again. If that kills workers, it is quarantined again.', yes: 'Yes' },
+  canary: { title: (x) => `${words[x.do]} the new generation?`, text: (x) => (x.do === 'promote' ? 'All slots get it.' : 'The reload goes back to the old one.'), yes: 'Yes' },
   pause: { title: (x) => `Pause ${x.listener}?`, text: () => 'New connections wait in the kernel until it is resumed; those that are open go on.', yes: 'Pause' },
   resume: { title: (x) => `Resume ${x.listener}?`, text: () => 'Its workers get connections again.', yes: 'Resume' },
   restart: { title: (x) => `Restart ${x.process}?`, text: () => 'A new one takes its place; it finishes its work and ends.', yes: 'Restart' },
@@ -84,6 +87,5 @@ export function wireDialog() {
 // the dialog begins with.
 export function button(what, params, label, size = () => undefined) {
   if (!may(what)) return '';
-  const words = { reload: 'Reload', upgrade: 'Upgrade', scale: 'Scale', pause: 'Pause', resume: 'Resume', restart: 'Restart', stop: 'Stop', kill: 'Kill', 'actors/operate': 'Release' };
-  return el('button', { type: 'button', 'data-act': what, 'aria-label': label, click: () => steer(what, params, size()) }, words[what] + '…');
+  return el('button', { type: 'button', 'data-act': what, 'aria-label': label, click: () => steer(what, params, size()) }, words[params.do ?? what] + '…');
 }

@@ -8,7 +8,8 @@ export const store = {
   rows: [], // of /v1/workers
   listeners: [],
   actors: [],
-  jobs: [], // what the queues of pools of jobs show, with the pool's path
+  jobs: [], // what the queues of pools of jobs show, with the pool's path and the actor
+  quarantines: [], // these, and what the quarantines of requests show
   events: [], // the latest, oldest first
   history: new Map(), // of a process or listener: {memory, cpu, rate, …}
   failed: new Map(), // why the last requests failed, by what they were for
@@ -124,9 +125,10 @@ export function follow(path, kind, after, take, heard = () => {}) {
   };
 }
 
-// jobsOf asks the queues of pools of jobs, at most 20 of them. One that does not answer has no row.
-const jobsOf = async (actors) => (await Promise.all(actors.filter((a) => a.kind === 'jobs').slice(0, 20).map((a) =>
-  ask(`actors/state?actor=${encodeURIComponent(a.path)}`).then((s) => s.value && { ...s.value, pool: a.path.replace(/\/[^/]*$/, '') }, () => null)))).filter(Boolean);
+// quarantinesOf asks the queues of pools of jobs and the quarantines of requests, at most 20 of them. One
+// that does not answer has no row.
+const quarantinesOf = async (actors) => (await Promise.all(actors.filter((a) => a.kind === 'jobs' || a.kind === 'quarantine').slice(0, 20).map((a) =>
+  ask(`actors/state?actor=${encodeURIComponent(a.path)}`).then((s) => s.value && { ...s.value, kind: a.kind, actor: a.path, pool: a.path.replace(/\/[^/]*$/, '') }, () => null)))).filter(Boolean);
 
 // watch keeps the store up to date while the page is visible, and calls draw after each change.
 export function watch(draw) {
@@ -178,15 +180,15 @@ export function watch(draw) {
     const mine = ++wanted, began = performance.now();
     let pause = 1000;
     try {
-      const asked = [ask('workers'), ask('listeners'), store.hasActors ? ask('actors') : []];
+      const asked = [ask('workers'), ask('listeners'), ask('actors')];
       const again = store.failed.size > 0 || Date.now() - store.fresh > 15_000;
       if (!store.about || again) { asked.push(about()); treeSoon(0); }
       const [rows, listeners, actors] = await Promise.all(asked);
-      const jobs = await jobsOf(actors);
+      const quarantines = await quarantinesOf(actors);
       const at = performance.now();
       takeWorkers(rows, at);
       takeListeners(listeners, at);
-      [store.actors, store.jobs] = [actors, jobs];
+      [store.actors, store.quarantines, store.jobs] = [actors, quarantines, quarantines.filter((q) => q.kind === 'jobs')];
       if (wanted !== mine) return;
       store.failed.delete('poll');
       store.fresh = Date.now();
