@@ -105,7 +105,10 @@ func ExampleBackoff() {
 	client := make(tended)
 	s, err := supervisor.Start(ctx, supervisor.Spec{
 		Name: "app", Intensity: supervisor.Intensity{Max: 10, Period: time.Minute},
-		Backoff:  supervisor.Backoff{Initial: time.Millisecond, Max: 4 * time.Millisecond, NoJitter: true},
+		Backoff: supervisor.Backoff{
+			Initial: time.Millisecond, Max: 4 * time.Millisecond, NoJitter: true,
+			ResetAfter: time.Hour, // a life as long counts as a success
+		},
 		Children: []supervisor.ChildSpec{{ID: "client", Start: supervisor.Func(client.run)}},
 	}, quiet)
 	if err != nil {
