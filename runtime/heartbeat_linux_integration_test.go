@@ -128,14 +128,20 @@ func spinInHandler() {
 // next waits for an event of that kind.
 func next(t *testing.T, sub *coppice.EventReader, kind coppice.EventKind) coppice.Event {
 	t.Helper()
+	return nextOf(t, sub, kind, "")
+}
+
+// nextOf waits for an event of that kind, of the child of that name; "": of any.
+func nextOf(t *testing.T, sub *coppice.EventReader, kind coppice.EventKind, name string) coppice.Event {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
 	defer cancel()
 	for ev := range sub.All(ctx) {
-		if ev.Kind == kind {
+		if ev.Kind == kind && (name == "" || ev.Name == name) {
 			return ev
 		}
 	}
-	t.Fatalf("nothing %v", kind)
+	t.Fatalf("nothing %v %s", kind, name)
 	return coppice.Event{}
 }
 
@@ -216,8 +222,8 @@ func TestStopped(t *testing.T) {
 		sub := p.Events(coppice.FromNow)
 		pid := p.processes()[name]
 		runtimetest.Freeze(t, pid)
-		ev := next(t, sub, coppice.ChildExited)
-		next(t, sub, coppice.ChildStarted)
+		ev := nextOf(t, sub, coppice.ChildExited, name) // a worker that has just started may end for the listener's sake
+		nextOf(t, sub, coppice.ChildStarted, name)
 		if !errors.Is(ev.Reason.Err(), coppice.ErrHung) {
 			t.Errorf("%s ended with %v, want ErrHung", name, ev.Reason)
 		}
