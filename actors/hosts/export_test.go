@@ -16,6 +16,20 @@ func NewNamesByTime(e Engine, cfg NamesConfig) (*Names, error) {
 	return newNames(e, cfg, clock{now: now, alarm: func(ring func()) (alarm, error) { return newTimeAlarm(now, ring), nil }})
 }
 
+// NewNamesWithoutWatchdog is NewNamesByTime with a watchdog that never rings, as that of a process
+// that was stopped and whose loop goes on first.
+func NewNamesWithoutWatchdog(e Engine, cfg NamesConfig) (*Names, error) {
+	begun := time.Now()
+	now := func() lease.Time { return lease.Time(time.Since(begun)) + 1 }
+	first := true
+	return newNames(e, cfg, clock{now: now, alarm: func(ring func()) (alarm, error) {
+		if first {
+			first, ring = false, func() {}
+		}
+		return newTimeAlarm(now, ring), nil
+	}})
+}
+
 // BlockLoop keeps the loop from doing anything until release is closed.
 func (n *Names) BlockLoop(release <-chan struct{}) { n.post(func() { <-release }) }
 

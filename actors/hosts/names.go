@@ -281,7 +281,7 @@ func (n *Names) do(e lease.Effect) bool {
 		delete(n.held, e.Name)
 		n.mu.Unlock()
 		if h != nil {
-			h.lose(n.clock.now())
+			h.lose(e.At)
 		}
 	case lease.Answer:
 		n.answer(e)

@@ -184,8 +184,11 @@ func (r *singletonRun) loop(ctx context.Context) error {
 			asked = nil
 			ev = singleton.Event{Kind: singleton.Stop}
 		case <-n.done:
-			if r.running {
-				<-r.answers // its context has ended
+			if r.running { // its context has ended, and another may act
+				if r.late != nil {
+					r.late.set(max(1, r.holding.end))
+				}
+				<-r.answers
 			}
 			return fmt.Errorf("hosts: singleton %q: %w", r.spec.Name, ErrNamesClosed)
 		case <-changed:

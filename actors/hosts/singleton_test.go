@@ -222,6 +222,54 @@ func TestSingletonKilled(t *testing.T) {
 	}
 }
 
+// TestKilledAtOnce: what has not been told in time that its name is lost, as its process was
+// stopped, has no further time to stop when it goes on; nor has what runs when its session is ended
+// without being waited for.
+func TestKilledAtOnce(t *testing.T) {
+	for name, end := range map[string]func(m *hoststest.Memory, n *hosts.Names){
+		"stopped": func(m *hoststest.Memory, n *hosts.Names) {
+			release := make(chan struct{})
+			n.BlockLoop(release)
+			m.Cut("a", true)
+			time.Sleep(20 * time.Second)
+			close(release)
+		},
+		"ended": func(_ *hoststest.Memory, n *hosts.Names) { n.Abort() },
+	} {
+		for range 10 { // it hears of both in any order
+			synctest.Test(t, func(t *testing.T) {
+				m := hoststest.NewMemory()
+				e, err := m.Open("a")
+				if err != nil {
+					t.Fatal(err)
+				}
+				n, err := hosts.NewNamesWithoutWatchdog(e, hosts.NamesConfig{Cluster: "shop", Host: "a"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				running, killed, ended := make(chan struct{}), make(chan time.Time, 1), make(chan error, 1)
+				ctx, cancel := context.WithCancel(t.Context())
+				s := hosts.Singleton{Name: "billing", Run: func(context.Context) error {
+					close(running)
+					<-killed
+					return nil
+				}}
+				go func() { ended <- n.RunSingleton(ctx, s.WithKill(func() { killed <- time.Now() })) }()
+				<-running
+				end(m, n)
+				at := time.Now()
+				cancel()
+				<-ended
+				took := time.Since(at)
+				if name == "stopped" && took != 0 || took > 500*time.Millisecond {
+					t.Errorf("%s: it runs %v longer", name, took)
+				}
+				n.Abort()
+			})
+		}
+	}
+}
+
 // TestSingletonOfBadSpec: what cannot be used is refused.
 func TestSingletonOfBadSpec(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

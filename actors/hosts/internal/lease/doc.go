@@ -89,7 +89,7 @@ const (
 	Arm                      // what is owned stops at At whatever else goes on; before the effects behind it
 	Disarm                   // the last Arm holds no more
 	Own                      // Name is held, by Revision: it may be used from now on
-	Stop                     // Name is lost: what it is for stops, and then Drop comes
+	Stop                     // Name is lost, since At: what it is for stops within Margin of that, and then Drop comes
 	Answer                   // who wants Name hears Outcome, and no more is kept of it
 	Report                   // the session's state has changed: Outcome
 	End                      // all has ended; no event is heard after it

@@ -140,7 +140,7 @@ func (s *State) Step(now Time, ev Event) []Effect {
 	case Drop:
 		s.drop(ev.Name)
 	case Close, Abort:
-		s.close(ev.Kind == Abort)
+		s.close(now, ev.Kind == Abort)
 	case Granted, Entered, Barred, Renewed, Gone, Revoked:
 		s.session(now, ev)
 	case Claimed, Refused:
@@ -182,7 +182,7 @@ func (s *State) deadline(now Time) {
 // lose ends the session on this side: everything held is told to stop. Its lease is kept from being
 // given back until that is done, and is renewed no more.
 func (s *State) lose(now Time) {
-	was := s.phase
+	was, at := s.phase, min(now, s.Until()) // when it was to be told, if this is late
 	s.phase, s.renewing, s.calling = ending, false, false
 	s.emit(Effect{Kind: Disarm})
 	s.forgetDeletes()
@@ -197,7 +197,7 @@ func (s *State) lose(now Time) {
 				s.forget(n)
 			}
 		case held:
-			s.stop(n)
+			s.stop(n, at)
 		case waiting, stopping:
 		}
 	}
@@ -211,9 +211,9 @@ func (s *State) forgetDeletes() {
 	}
 }
 
-func (s *State) stop(n *nameRecord) {
+func (s *State) stop(n *nameRecord, at Time) {
 	n.place = stopping
-	s.emit(Effect{Kind: Stop, Name: n.name, Revision: n.revision})
+	s.emit(Effect{Kind: Stop, Name: n.name, Revision: n.revision, At: at})
 }
 
 func (s *State) leaveIfStopped(now Time) {
@@ -286,7 +286,7 @@ func (s *State) remove(name string, revision uint64, answer bool) {
 }
 
 // close refuses wishes and has everything held stop. The lease goes on until that is done.
-func (s *State) close(abort bool) {
+func (s *State) close(now Time, abort bool) {
 	s.closing = true
 	for _, n := range s.sorted() {
 		switch {
@@ -294,7 +294,7 @@ func (s *State) close(abort bool) {
 			s.emit(Effect{Kind: Answer, Name: n.name, Outcome: Closing})
 			s.drop(n.name)
 		case n.place == held:
-			s.stop(n)
+			s.stop(n, now)
 		}
 	}
 	if abort {
@@ -460,7 +460,7 @@ func (s *State) vanished(now Time, ev Event) {
 	switch n := s.names[ev.Name]; {
 	case n == nil:
 	case n.place == held && n.revision == ev.Revision:
-		s.stop(n)
+		s.stop(n, now)
 	case n.place == claiming:
 		n.vanished = max(n.vanished, ev.Revision)
 		if n.revision <= n.vanished {
@@ -485,7 +485,7 @@ func (s *State) listed(now Time, ev Event) {
 			gone = made - 1
 		}
 		if n.place == held && n.revision <= gone {
-			s.stop(n)
+			s.stop(n, now)
 		} else if n.place == claiming {
 			n.vanished = max(n.vanished, gone)
 		}
