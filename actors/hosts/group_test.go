@@ -1,6 +1,7 @@
 package hosts_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -178,6 +179,30 @@ func TestGroup(t *testing.T) {
 	}
 	if err := all[1].Join(t.Context(), "", members[1]); !errors.Is(err, actors.ErrName) {
 		t.Errorf("without a name: %v", err)
+	}
+}
+
+// TestLeaveAndAnotherGateway: who leaves while its process tells another gateway of all its members
+// is told so, and they are all there.
+func TestLeaveAndAnotherGateway(t *testing.T) {
+	c := newCluster(t, time.Minute, "a")
+	p, other := c.caller("a"), c.caller("a")
+	var members []*actor.PID
+	for i := range 200 {
+		members = append(members, p.join(fmt.Sprintf("web/%03d", i), fmt.Sprint("cache-", i)))
+	}
+	other.sees(members...)
+	for i, pid := range members[:3] {
+		c.hosts["a"].gateway.kill(killed)
+		changed := other.Changed()
+		c.hosts["a"].startGateway()
+		next(t, "some are told of", changed)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		if err := p.Leave(ctx, pid); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		other.sees(members[i+1:]...)
 	}
 }
 

@@ -238,6 +238,36 @@ func TestTooManyLanes(t *testing.T) {
 	})
 }
 
+// TestShortBetweenLong: who sends frames in pieces and short ones in turn has no more memory held
+// than the credit that they cost.
+func TestShortBetweenLong(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := hoststest.NewNet(1)
+		a := start(t, n, "a", nil)
+		a.SetPeers(peers("a", "b"))
+		c, tr := intrude(t, n, a)
+		head := []byte{0x30, 0, 1, 0, 0, 0, 0, 0, 0, 0} // of a frame: kind, flags, target
+		b := frame(5, 0, 1)
+		for range 300 {
+			b = append(b, frame(7, 0x0a, 1, append(head[:10:10], 2, 0, 0, 0, 'x')...)...) // the first of two bytes
+			b = append(b, frame(7, 0x0c, 1, 'x')...)
+			b = append(b, frame(7, 8, 1, append(head[:10:10], 'x')...)...)
+		}
+		go io.Copy(io.Discard, c) //nolint:errcheck // until the end
+		write(t, c, b)
+		l := <-a.opened
+		l.Join(&collector{full: func() bool { return true }, gate: make(chan struct{})}, nil)
+		synctest.Wait()
+		if held := tr.Stats().Held; held < 3*299 {
+			t.Fatalf("%d bytes of payload are held", held)
+		}
+		if m := l.Memory(); m > 64<<10 {
+			t.Errorf("%d bytes are held with a credit of 64 KiB", m)
+		}
+		l.End(nil)
+	})
+}
+
 // TestSilentConnections: connections that say nothing are given up, and do not keep a peer out.
 func TestSilentConnections(t *testing.T) {
 	bubble(t, func(t *testing.T) {
