@@ -1,7 +1,9 @@
 package docs_test
 
 import (
+	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -76,4 +78,37 @@ func unindented(text string) string {
 		lines[i] = strings.TrimSpace(l)
 	}
 	return strings.Join(lines, "\n")
+}
+
+// TestProgramOfReadme: the README's program compiles.
+func TestProgramOfReadme(t *testing.T) {
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("no go command")
+	}
+	b, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?ms)^```go\n(package main\n.*?)^```$").FindSubmatch(b)
+	if m == nil {
+		t.Fatal("the README has no program")
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "main.go")
+	overlay := filepath.Join(filepath.Dir(program), "overlay.json")
+	names, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(here, "testdata", "main.go"): program}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{program: m[1], overlay: names} {
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.CommandContext(t.Context(), "go", "vet", "-overlay", overlay, "./testdata").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
