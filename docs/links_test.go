@@ -96,3 +96,27 @@ func anchors(page string) (names []string) {
 	}
 	return names
 }
+
+// TestWalls: no page has more than 25 lines of text, of 100 columns, without a heading, a table, a
+// list, a picture or code in between.
+func TestWalls(t *testing.T) {
+	begins := regexp.MustCompile(`^(#|\||    |!\[|- |\d+\. |\*\*)`)
+	for name, text := range files(t, ".md") {
+		if path.Dir(name) != "docs" && name != "README.md" {
+			continue
+		}
+		lines, code := 0, false
+		for i, l := range strings.Split(text, "\n") {
+			if fence := strings.HasPrefix(l, "```"); fence || code || begins.MatchString(l) {
+				lines, code = 0, code != fence
+			}
+			if !code {
+				lines += (len(l) + 99) / 100
+			}
+			if lines > 25 {
+				t.Errorf("%s:%d: a wall of text", name, i+1)
+				lines = 0
+			}
+		}
+	}
+}
