@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestHosts: what the commands for a cluster print, and what they ask for.
@@ -18,10 +19,10 @@ func TestHosts(t *testing.T) {
 		case "/v1/":
 			says("shop", 10)(w, r)
 		case "/v1/hosts":
-			fmt.Fprint(w, `{"cluster":"shop","host":"a","engine":true,"unavailable":"no majority","hosts":[
-				{"name":"a","boot":"k3f9x2q1ab7d","address":"10.0.0.1:7400","state":"self","since":"2026-11-30T10:00:00Z","seat":true,"session":true,"names":2},
-				{"name":"b","boot":"z3f9x2q1ab7d","address":"10.0.0.2:7400","state":"up","since":"2026-11-30T11:00:00Z","session":true,"asked":"2026-11-30T11:00:00Z","tree":{"pools":[{"path":"gateway","workers":1,"ready":1},{"path":"web","workers":4,"ready":3,"generations":[1,2]}]}},
-				{"name":"c","address":"10.0.0.3:7400","state":"unreachable","since":"2026-11-30T11:00:00Z","why":"nothing\\ncame","silent":"no trunk","asked":"2026-11-30T11:00:00Z","tree":{"pools":[{"path":"web","workers":4,"ready":4,"generations":[1]}]}}]}`)
+			fmt.Fprint(w, strings.ReplaceAll(`{"cluster":"shop","host":"a","engine":true,"unavailable":"no majority","hosts":[
+				{"name":"a","boot":"k3f9x2q1ab7d","address":"10.0.0.1:7400","state":"self","since":"AT","seat":true,"session":true,"names":2},
+				{"name":"b","boot":"z3f9x2q1ab7d","address":"10.0.0.2:7400","state":"up","since":"AT","session":true,"asked":"AT","tree":{"pools":[{"path":"gateway","workers":1,"ready":1},{"path":"web","workers":4,"ready":3,"generations":[1,2]}]}},
+				{"name":"c","address":"10.0.0.3:7400","state":"unreachable","since":"AT","why":"nothing\\ncame","silent":"no trunk","asked":"AT","tree":{"pools":[{"path":"web","workers":4,"ready":4,"generations":[1]}]}}]}`, "AT", time.Now().Add(-2*time.Hour).Format(time.RFC3339)))
 		case "/v1/workers":
 			fmt.Fprint(w, "[]")
 		case "/v1/hosts/reload":
