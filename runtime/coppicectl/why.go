@@ -86,7 +86,11 @@ func (f facts) child(n *node, path string, above *node) string {
 	}
 	switch cause.Kind {
 	case "exited":
-		fmt.Fprintf(&b, ": pid %d ended %s after %s, with %s", cause.PID, f.at(cause.Time), seconds(cause.Took), cause.Reason)
+		who := "it"
+		if cause.PID != 0 {
+			who = fmt.Sprintf("pid %d", cause.PID)
+		}
+		fmt.Fprintf(&b, ": %s ended %s after %s, with %s", who, f.at(cause.Time), seconds(cause.Took), cause.Reason)
 		b.WriteString(f.report(cause))
 	case "start failed", "failed":
 		fmt.Fprintf(&b, ": its start failed %s, with %s", f.at(cause.Time), cause.Reason)
