@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"runtime"
 	"strings"
 	"testing"
@@ -228,6 +229,26 @@ func TestGaveUpIsNoticed(t *testing.T) {
 			shutdown(t, s)
 		})
 	}
+}
+
+// TestEscalationIsLogged: the restart of a supervisor that gave up is in the log.
+func TestEscalationIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRemote()
+		var log strings.Builder
+		s, err := Start(t.Context(), Spec{Name: "root", Children: []ChildSpec{{ID: "s", Start: Spec{
+			Intensity: Intensity{Period: time.Second}, Children: []ChildSpec{r.child("x")},
+		}}}}, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.end("x", errBoom)
+		wantShape(t, s, "s#2 [x#1]")
+		shutdown(t, s)
+		if want := `msg="supervisor: restarting" path=root/s incarnation=1 attempt=1 left=0 max=1`; !strings.Contains(log.String(), want) {
+			t.Errorf("%s is missing in\n%s", want, &log)
+		}
+	})
 }
 
 // TestReadiness: with rest_for_one no child starts before those it depends on
