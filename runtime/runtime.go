@@ -188,7 +188,11 @@ func Start(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 	if rt.inherited == nil {
 		rt.log.Info("the tree is up", "took", time.Since(rt.began))
 	} else {
-		rt.log.Info("the new program has taken over", "took", time.Since(rt.inherited.execed))
+		what := "the new program has taken over"
+		if rt.inherited.back != "" {
+			what = "the old program has its children back"
+		}
+		rt.log.Info(what, "took", time.Since(rt.inherited.execed))
 		upgradeEnd.confirm(rt)
 	}
 	go rt.awaitEnd() // ends with the tree

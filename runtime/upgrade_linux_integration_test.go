@@ -415,6 +415,9 @@ func TestUpgradeRefused(t *testing.T) {
 			if u.printed(tt.want) == 0 {
 				t.Errorf("%s: no line with %q", tt.release, tt.want)
 			}
+			if tt.release == "worse" && u.printed("the old program has its children back") != 1 {
+				t.Error("the way back is not in the log")
+			}
 		})
 	}
 	u.loaded(func() { u.upgrade("", "INFO upgraded") })
