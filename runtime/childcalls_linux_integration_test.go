@@ -172,6 +172,16 @@ func TestChildCalls(t *testing.T) {
 			}
 		}
 	}
+	empty := p.StartChild(ctx, "group", coppice.Supervisor{Name: "many"})
+	if err := errors.Join(empty, p.StartChild(ctx, "group/many", addedKinds()["actor"])); err != nil {
+		t.Fatalf("a supervisor that begins without children: %v", err)
+	}
+	if c, ok := p.at("group/many/x"); !ok || c.State != "running" {
+		t.Errorf("a supervisor that begins without children: %+v", c)
+	}
+	if err := errors.Join(p.TerminateChild(ctx, "group/many"), p.DeleteChild(ctx, "group/many")); err != nil {
+		t.Fatal(err)
+	}
 	if n := len(p.Listeners()); n != 0 {
 		t.Errorf("%d sockets are left", n)
 	}
@@ -243,7 +253,6 @@ func TestBadChildren(t *testing.T) {
 		"group/x Size":        coppice.Pool{Name: "x", Function: "obedient", Size: 4097},
 		"group/x/l Hooks":     coppice.Supervisor{Name: "x", Children: []coppice.ChildSpec{coppice.ListenerSpec{Name: "l", Network: "tcp", Address: ":0", Policy: coppice.Custom, Hooks: coppice.ListenerHooks{Picker: slotOne{}}}}},
 		"group/x Command":     coppice.Process{Name: "x"},
-		"group/x Children":    coppice.Supervisor{Name: "x"},
 		" RLIMIT_NOFILE":      coppice.Pool{Name: "x", Function: "obedient", Size: 4096, Spares: 4096},
 		"group/x Environment": coppice.Pool{Name: "x", Worker: idle, Isolation: coppice.GoroutineIsolation, Environment: coppice.Environment{Nice: 1}},
 	} {

@@ -28,7 +28,10 @@ type reportInvalid func(path, field string, value any, why string)
 
 // checkStrategy checks what supervisor would refuse later, at a path that the user has not written.
 func checkStrategy(bad reportInvalid, path string, s supervisor.Strategy, i supervisor.Intensity) {
-	if s > supervisor.RestForOne {
+	switch {
+	case s == supervisor.Dynamic:
+		bad(path, "Strategy", s, "is of package supervisor alone: Runtime.StartChild adds children under each strategy")
+	case s > supervisor.RestForOne:
 		bad(path, "Strategy", s, "is none of one_for_one, one_for_all, rest_for_one")
 	}
 	if i.Max < 0 || i.Period < 0 || i.Max > 0 && i.Period == 0 {

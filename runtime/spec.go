@@ -284,7 +284,7 @@ type Process struct {
 }
 
 // A Supervisor groups children under their own strategy and restart budget. It starts them in order
-// and stops them in reverse.
+// and stops them in reverse. It may begin without children, for [Runtime.StartChild] to add some.
 type Supervisor struct {
 	Name      string
 	Strategy  supervisor.Strategy

@@ -11,6 +11,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // TestBadSpecs: everything that cannot be used is reported at once, by the path
@@ -128,8 +129,8 @@ func TestBadSpecs(t *testing.T) {
 		{"actor's bound", coppice.Config{Children: []coppice.ChildSpec{coppice.Actor{Name: "a", New: func() actor.Actor { return nil }, Bound: -1}}}, []string{`child "a": Bound -1`}},
 		{"nil actor", coppice.Config{Children: []coppice.ChildSpec{coppice.Actor{Name: "a"}}}, []string{`child "a": New`}},
 		{"below", coppice.Config{Children: []coppice.ChildSpec{coppice.Supervisor{Name: "s", Children: []coppice.ChildSpec{
-			coppice.Pool{Name: "web", Size: -2, Worker: fn}, coppice.Supervisor{Name: "empty"},
-		}}}}, []string{`child "s/web": Size -2`, `child "s/empty": Children`}},
+			coppice.Pool{Name: "web", Size: -2, Worker: fn}, coppice.Supervisor{Name: "many", Strategy: supervisor.Dynamic},
+		}}}}, []string{`child "s/web": Size -2`, `child "s/many": Strategy dynamic: is of package supervisor alone`}},
 		{"network", coppice.Config{Children: []coppice.ChildSpec{coppice.ListenerSpec{Name: "l", Network: "ipx", Address: ":1"}}}, []string{`child "l": Network "ipx"`}},
 		{"address", coppice.Config{Children: []coppice.ChildSpec{coppice.ListenerSpec{Name: "l", Network: "tcp", Address: "nowhere"}}}, []string{`child "l": Address "nowhere"`}},
 		{"policy", coppice.Config{Children: []coppice.ChildSpec{coppice.ListenerSpec{Name: "l", Network: "tcp", Address: ":0", Policy: 99}}}, []string{`child "l": Policy`}},

@@ -94,9 +94,6 @@ func validateChildren(bad reportInvalid, parent string, specs []ChildSpec) []*no
 		case Process:
 			s.validate(bad, path)
 		case Supervisor:
-			if len(s.Children) == 0 {
-				bad(path, "Children", "[]", "a supervisor needs at least one child")
-			}
 			checkStrategy(bad, path, s.Strategy, s.Intensity)
 			checkRestart(bad, path, s.Restart)
 			n.declared = validateChildren(bad, path, s.Children)
