@@ -12,7 +12,8 @@ import (
 // Instrument makes a producer whose actors have a span for each user message that they handle, of
 // the kind CONSUMER, under the span with which the message was sent. [Context] in the handler gives
 // that span, so that what the handler starts or sends goes under it. A handler that panics or exits
-// leaves a failed span.
+// leaves a failed span. tp is what the program has made, or otel.GetTracerProvider() if package
+// tracing/otlp has.
 //
 //	system.Spawn(ctx, "orders", actors.Instrument(provider, newOrders))
 //
