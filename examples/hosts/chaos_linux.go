@@ -28,9 +28,9 @@ type crowd struct {
 	longest  time.Duration   // that an order has taken, with all its tries
 }
 
-// harm kills, cuts off and freezes the host that has the stock, under clients, and prints what they
-// have counted. It ends the program with an error if an order that was accepted is lost, or one is
-// sold twice.
+// harm ends, kills, cuts off and freezes the host that has the stock, under clients, and prints what
+// they have counted. It ends the program with an error if an order that was accepted is lost, or one
+// is sold twice.
 func harm(f fleet) {
 	c := &crowd{fleet: f, accepted: map[string]bool{}}
 	began, at := time.Now(), ""
@@ -42,7 +42,8 @@ func harm(f fleet) {
 	}
 	c.print("the start", "%s has the stock %.1f s later", at, time.Since(began).Seconds())
 
-	at = c.try("the host with the stock is killed", f.kill, "the host is started again", f.start, at)
+	at = c.try("the host with the stock is asked to end", f.ask, "the host is started again", f.restart, at)
+	at = c.try("the host with the stock is killed", f.kill, "the host is started again", f.restart, at)
 	if *network == bridged {
 		at = c.try("the host with the stock is cut off", f.isolate, "the host is connected again", f.heal, at)
 	} else {

@@ -115,14 +115,19 @@ func (f fleet) start(name string) {
 	}
 }
 
-// kill ends a host, whose processes do not outlive their master, and waits until its network has
-// gone with them.
-func (f fleet) kill(name string) {
-	_ = f[name].Process.Kill() // it has not been waited for
-	_ = f[name].Wait()         // killed
+// ask asks a host to end.
+func (f fleet) ask(name string) { must(f[name].Process.Signal(syscall.SIGTERM)) }
+
+// kill ends a host, whose processes do not outlive their master.
+func (f fleet) kill(name string) { must(f[name].Process.Kill()) }
+
+// restart starts a host that ends, when its network has gone with its processes.
+func (f fleet) restart(name string) {
+	_ = f[name].Wait() // its log says how it has ended
 	if *network == bridged {
 		eventually("be rid of host "+name, func() bool { return exec.Command("ip", "link", "show", "p"+name).Run() != nil })
 	}
+	f.start(name)
 }
 
 // isolate has nothing reach a host, and nothing leave it.
