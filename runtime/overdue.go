@@ -16,8 +16,8 @@ type requestJudge struct {
 	table    *inflight.Table // of the worker; nil = none
 	log      *slog.Logger
 
-	// replace has the worker replaced for these requests; o is one of them.
-	replace func(o inflight.Request, why error, served []inflight.Served)
+	// replace has the worker replaced for these requests.
+	replace func(why error, served []inflight.Served)
 }
 
 // run judges until the worker ends, is asked to stop, or is to be replaced. The caller waits for
@@ -41,8 +41,12 @@ func (j requestJudge) run() {
 		}
 		all = j.table.InFlight(all[:0])
 		over, next := rule.Step(j.table.Now(), all)
-		if len(over) > 0 && !j.backend.traced() && j.found(over) {
-			return
+		if len(over) > 0 {
+			if j.backend.traced() {
+				rule.Renew(j.table.Now(), over)
+			} else if j.found(over) {
+				return
+			}
 		}
 		timer.Reset(next - j.table.Now())
 	}
@@ -63,11 +67,15 @@ func (j requestJudge) found(over []inflight.Request) bool {
 		age := time.Since(s.Began).Round(time.Millisecond)
 		j.log.Error("a request is over its hard deadline: its worker is replaced", "key", s.Key, "age", age.String(), "trace", s.TraceID())
 		if why == nil || r.Began < oldest.Began {
-			oldest, why = r, fmt.Errorf("%w: %q, for %v", ErrRequestTimeout, s.Key, age)
+			oldest, why = r, lateError(s.Key, age)
 		}
 	}
 	if why != nil {
-		j.replace(oldest, why, served)
+		j.replace(why, served)
 	}
 	return why != nil
+}
+
+func lateError(key string, age time.Duration) error {
+	return fmt.Errorf("%w: %q, for %v", ErrRequestTimeout, key, age)
 }

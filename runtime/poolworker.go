@@ -53,8 +53,8 @@ type poolWorker struct {
 	telemetry tracing.ChildTelemetry // ended by finish, or by launch if there is no backend
 	serving   *inflight.Table        // of its requests; nil = none. Closed by finish
 
-	judging        sync.WaitGroup   // reads serving
-	overdueRequest inflight.Request // set before overdue
+	judging         sync.WaitGroup    // reads serving
+	overdueRequests []inflight.Served // set before overdue
 
 	assigned atomic.Pointer[assignment] // its place in the pool; a spare's changes once
 
@@ -565,10 +565,8 @@ func (w *poolWorker) end() workerEnd {
 	}
 	if hung := w.hung.Load(); hung != nil {
 		e.hung = *hung
-	} else if why := w.overdue.Load(); why != nil && w.serving != nil {
-		if _, lasts := w.serving.Served(w.overdueRequest); lasts {
-			e.hung = *why
-		}
+	} else if w.overdue.Load() != nil && w.serving != nil && !w.endedAbruptly(e.exit) {
+		e.hung = w.lateRequest()
 	}
 	if broken := w.channelErr.Load(); broken != nil {
 		e.broken = *broken

@@ -56,7 +56,7 @@ func init() {
 func timedHandler(ctx context.Context, rw http.ResponseWriter, r *http.Request) {
 	rw.Header().Set("Pid", strconv.Itoa(os.Getpid()))
 	begun := func() { _ = http.NewResponseController(rw).Flush() } // the client may have gone
-	switch way := r.URL.Path; way {
+	switch "/" + strings.Split(r.URL.Path, "/")[1] {
 	case "/waits":
 		waitForSoft(rw, r)
 	case "/spins": // on all processors, and on more
@@ -83,6 +83,14 @@ func timedHandler(ctx context.Context, rw http.ResponseWriter, r *http.Request) 
 		begun()
 		<-ctx.Done()
 		fmt.Fprint(rw, extended, r.Context().Err())
+	case "/late": // until the worker drains, but over its deadlines
+		begun()
+		<-ctx.Done()
+	case "/dies": // when it drains
+		coppice.ExtendRequest(r.Context(), time.Minute)
+		begun()
+		<-ctx.Done()
+		os.Exit(3)
 	case "/hijacks":
 		c, _, err := http.NewResponseController(rw).Hijack()
 		if err != nil {
@@ -252,6 +260,40 @@ func TestRequestTimeoutPoison(t *testing.T) {
 			t.Errorf("%v", ev)
 		}
 	}
+}
+
+// TestRequestTimeoutEnds: of a worker that drains for a late request the end has the reason of what
+// ended it: a request that kills it, whose key is counted for the death, or the one that is late
+// still, though another was the first.
+func TestRequestTimeoutEnds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two seconds")
+	}
+	crashed.ch = make(chan coppice.CrashReport, 100)
+	p := startTree(t, "timed hard")
+	pids := map[int]bool{}
+	for len(pids) < 2 { // one for each worker
+		pid, _ := p.begin("/late")
+		pids[pid] = true
+	}
+	p.begin("/blocks")
+	if r := crashed.await(t); !errors.Is(r.Reason.Err(), coppice.ErrRequestTimeout) || !strings.Contains(r.Reason.String(), "/blocks") {
+		t.Errorf("it ended with %v", r.Reason)
+	}
+	events := p.Events(coppice.FromNow)
+	for _, path := range []string{"/blocks/a", "/blocks/b"} {
+		blocked, _ := p.begin(path)
+		for pid := 0; pid != blocked; {
+			pid, _ = p.begin("/dies")
+		}
+		if r := crashed.await(t); r.Exit.Code != 3 || errors.Is(r.Reason.Err(), coppice.ErrRequestTimeout) {
+			t.Errorf("it ended with %v", r.Reason)
+		}
+		next(t, events, coppice.WorkerReplaced)
+	}
+	runtimetest.Eventually(t, "what has killed it is refused", func() bool {
+		return slices.ContainsFunc(p.quarantined(), func(k quarantinedKey) bool { return k.Key == "GET /dies" && k.Deaths >= 2 })
+	})
 }
 
 // TestRequestTimeoutReload: a request over its hard deadline does not hold up a reload, nor is its

@@ -189,9 +189,9 @@ func (w *poolWorker) endGuard(exit Exit) (requests []inflight.Served) {
 	requests = w.serving.Read()
 	slices.SortFunc(requests, func(a, b inflight.Served) int { return a.Began.Compare(b.Began) })
 	var died []inflight.Served
-	if w.diedOfItself(exit) && w.overdue.Load() == nil { // otherwise the guard knows
+	if w.diedOfItself(exit) && (w.overdue.Load() == nil || w.endedAbruptly(exit)) {
 		died = slices.DeleteFunc(slices.Clone(requests), func(r inflight.Served) bool {
-			return w.hung.Load() == nil && time.Since(r.Began) >= harmlessAfter
+			return w.hung.Load() == nil && time.Since(r.Began) >= harmlessAfter || slices.Contains(w.overdueRequests, r) // which the guard knows
 		})
 	}
 	w.driver.guard.left(w, w.reason.String(), died)
@@ -201,8 +201,8 @@ func (w *poolWorker) endGuard(exit Exit) (requests []inflight.Served) {
 }
 
 // replaceOverdue has the worker replaced for requests over their hard deadlines.
-func (w *poolWorker) replaceOverdue(o inflight.Request, why error, served []inflight.Served) {
-	w.overdueRequest = o
+func (w *poolWorker) replaceOverdue(why error, served []inflight.Served) {
+	w.overdueRequests = served
 	w.overdue.Store(&why)
 	w.driver.guard.left(w, why.Error(), served)
 	w.driver.markDue(w, "request")
@@ -210,6 +210,29 @@ func (w *poolWorker) replaceOverdue(o inflight.Request, why error, served []infl
 
 // number is for requestGuard.
 func (w *poolWorker) number() uint64 { return uint64(w.hello.ID) }
+
+// endedAbruptly reports whether the worker ended by itself without a word, as by a panic: not at
+// the end of its drain.
+func (w *poolWorker) endedAbruptly(exit Exit) bool {
+	return exit.Killed == "" && w.exitNotice.Load() == nil && !w.backend.sent().has(exit.Signal)
+}
+
+// lateRequest returns which request was over its hard deadline when the worker ended, the oldest,
+// as an error; nil if none was.
+func (w *poolWorker) lateRequest() error {
+	now, grace := w.serving.Now(), childproto.Timeouts(w.driver.pool.RequestTimeout).Grace()
+	var late inflight.Served
+	for _, r := range w.serving.InFlight(nil) {
+		s, lasts := w.serving.Served(r)
+		if over := r.Due != 0 && r.Due+grace <= now || slices.Contains(w.overdueRequests, s); lasts && over && (late.Key == "" || s.Began.Before(late.Began)) {
+			late = s
+		}
+	}
+	if late.Key == "" {
+		return nil
+	}
+	return lateError(late.Key, time.Since(late.Began).Round(time.Millisecond))
+}
 
 // servesFor is for requestGuard, until endGuard.
 func (w *poolWorker) servesFor(key string) time.Duration {

@@ -20,6 +20,7 @@ type Request struct {
 // did not run, because the tree was stopped or the machine is busy, is given to the requests that
 // it finds then.
 type Deadlines struct {
+	whole time.Duration // from the beginning of a request
 	grace time.Duration // a request is over this long after it is due
 	every time.Duration // between two looks, at most
 	wake  time.Duration // when it was to look next
@@ -42,7 +43,17 @@ const (
 
 // NewDeadlines returns the rule for requests that are due after first, and over after grace more.
 func NewDeadlines(first, grace time.Duration) *Deadlines {
-	return &Deadlines{grace: grace, every: min(max((first+grace)/10, minEvery), maxEvery), seen: map[int]sight{}}
+	return &Deadlines{whole: first + grace, grace: grace, every: min(max((first+grace)/10, minEvery), maxEvery), seen: map[int]sight{}}
+}
+
+// Renew gives requests that Step has just returned their whole time again, from now on: a debugger
+// holds their process, which may have stood still since they began.
+func (d *Deadlines) Renew(now time.Duration, over []Request) {
+	for _, r := range over {
+		s := d.seen[r.N]
+		s.lost = r.Due + d.grace + d.lost - now - d.whole
+		d.seen[r.N] = s
+	}
 }
 
 // Step judges all requests in flight. It returns which are over their deadlines, each time, and

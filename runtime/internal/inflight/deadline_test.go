@@ -16,7 +16,7 @@ func TestDeadlines(t *testing.T) {
 		var all []Request
 		var wake time.Duration
 		var first time.Duration
-		now := time.Minute // of the machine
+		now, held := time.Minute, false // of the machine; a debugger holds the process
 		parse := func(s string) time.Duration {
 			d, err := time.ParseDuration(s)
 			if err != nil {
@@ -36,6 +36,10 @@ func TestDeadlines(t *testing.T) {
 			look := func() {
 				var found []Request
 				found, wake = rule.Step(now, all)
+				if held {
+					rule.Renew(now, found)
+					return
+				}
 				if wake <= now {
 					t.Fatalf("to look again at %v, and it is %v", wake, now)
 				}
@@ -68,6 +72,8 @@ func TestDeadlines(t *testing.T) {
 						look()
 					}
 				}
+			case "held", "let":
+				held = command[0] == "held"
 			case "stopped": // the judge does not run
 				now += parse(command[1])
 				if now >= wake {

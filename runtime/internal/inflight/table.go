@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"hash/fnv"
+	"math"
 	"math/bits"
 	"sync/atomic"
 	"time"
@@ -97,6 +98,27 @@ func (t *Table) int64(n, at int) *atomic.Int64 {
 
 // Now returns the kernel's monotonic clock, which is the same in all processes.
 func (t *Table) Now() time.Duration { return t.clock + time.Since(t.began) }
+
+// bothClocks returns what two clocks say at one moment. If the process stands still between the two
+// looks it looks again, some times, since the difference would be in all deadlines of the process.
+func bothClocks(now func() time.Time, monotonic func() (time.Duration, error)) (at time.Duration, began time.Time, err error) {
+	const tries = 10
+	best := time.Duration(math.MaxInt64)
+	for range tries {
+		before := now()
+		m, err := monotonic()
+		if err != nil {
+			return 0, time.Time{}, err
+		}
+		if took := now().Sub(before); took < best {
+			best, at, began = took, m, before
+		}
+		if best < 100*time.Microsecond {
+			break
+		}
+	}
+	return at, began, nil
+}
 
 // Begin notes a request, which is due at due, and returns the number for End.
 func (t *Table) Begin(key []byte, trace [16]byte, began time.Time, due time.Duration) int {

@@ -38,11 +38,16 @@ func Open(f *os.File) (*Table, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return nil, os.NewSyscallError("clock_gettime", err)
+	t := &Table{mem: mem}
+	t.clock, t.began, err = bothClocks(time.Now, func() (time.Duration, error) {
+		var now unix.Timespec
+		err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+		return time.Duration(now.Nano()), os.NewSyscallError("clock_gettime", err)
+	})
+	if err != nil {
+		return nil, errors.Join(err, unix.Munmap(mem))
 	}
-	return &Table{mem: mem, clock: time.Duration(now.Nano()), began: time.Now()}, nil
+	return t, nil
 }
 
 // Close releases the memory of the table, which must not be used any more.

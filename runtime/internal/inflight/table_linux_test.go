@@ -8,6 +8,21 @@ import (
 	"time"
 )
 
+// TestClocks: a pause between the looks at two clocks is not taken for a difference of the clocks.
+func TestClocks(t *testing.T) {
+	start, clock, looks := time.Now(), time.Duration(0), 0
+	at, began, err := bothClocks(func() time.Time { return start.Add(clock) }, func() (time.Duration, error) {
+		m := time.Hour + clock
+		if looks++; looks <= 2 {
+			clock += time.Second // it stands still
+		}
+		return m, nil
+	})
+	if err != nil || at-time.Hour != began.Sub(start) || looks != 3 {
+		t.Errorf("%v at %v, after %d looks, %v", at, began.Sub(start), looks, err)
+	}
+}
+
 // TestTable: what has begun and not ended is read through another mapping of the file.
 func TestTable(t *testing.T) {
 	master, f, err := New()
