@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/coppice-go/coppice/actors"
@@ -16,6 +17,9 @@ import (
 type testCluster struct {
 	t     testing.TB
 	hosts map[string]*testHost // by boot
+	lanes atomic.Int64         // that were opened
+
+	gate atomic.Pointer[func(from string, f *fdipc.Frame)] // of each frame on a lane; it may wait
 }
 
 type testHost struct {
@@ -42,6 +46,7 @@ type testLane struct {
 	near     *fdipc.Conn // at a
 	far      *fdipc.Conn // at b
 	joined   chan struct{}
+	rested   atomic.Bool // a process has left it
 }
 
 // newCluster returns trees named a, b, c ... with n children each, and a gateway.
@@ -173,6 +178,12 @@ func (h *testHost) config(l *testLane, local, foreign string) fdipc.Config {
 	return fdipc.Config{
 		Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
 			<-l.joined
+			if gate := h.c.gate.Load(); gate != nil {
+				(*gate)(local, f)
+			}
+			if actors.Rested(f) {
+				l.rested.Store(true)
+			}
 			if c := other(); c != nil {
 				g := fdipc.Frame{Kind: f.Kind, Lane: f.Lane, Flags: f.Flags, Target: f.Target, Trace: f.Trace, Payload: f.Payload}
 				_ = c.Send(context.Background(), &g)
@@ -185,8 +196,18 @@ func (h *testHost) config(l *testLane, local, foreign string) fdipc.Config {
 					h.mu.Lock()
 					defer h.mu.Unlock()
 					why = h.ended[local]
-					return why != nil || h.cut[actors.Boot(foreign)]
+					return why != nil || l.rested.Load() || h.cut[actors.Boot(foreign)]
 				})
+				if why == nil && l.rested.Load() {
+					h.mu.Lock()
+					delete(h.lanes, l)
+					h.mu.Unlock()
+					number := l.accepted
+					if l.from == local {
+						number = l.number
+					}
+					h.to.LaneEnded(number, local, foreign, nil)
+				}
 				h.there(actors.Boot(foreign), func() {
 					at := h.c.hosts[actors.Boot(foreign)]
 					number, from := l.number, l.from
@@ -213,6 +234,7 @@ func (c *testCluster) await(f func() bool) {
 func (h *testHost) Begin() {}
 
 func (h *testHost) OpenLane(number uint64, from string, incarnation uint64, to string, end actors.HalfLane) {
+	h.c.lanes.Add(1)
 	l := &testLane{number: number, from: from, to: to, inc: incarnation, a: h, b: h.c.hosts[actors.Boot(to)], joined: make(chan struct{})}
 	conn, err := end.Conn(h.config(l, from, to))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -43,6 +44,30 @@ func BreakLane(s *System, address string) { _ = s.peers.find(address).laneConn.C
 
 // SetLaneGrace shortens the wait for the reason of a lane's end.
 func SetLaneGrace(s *System, d time.Duration) { s.peers.laneGrace = d }
+
+// SetLaneIdle sets how long nothing goes on a lane to another host before it is left.
+func SetLaneIdle(s *System, d time.Duration) { s.peers.laneIdle = d }
+
+// Leave has a process look at its lane to another one as if nothing had gone on it for long.
+func Leave(s *System, address string) { s.peers.hinted(address) }
+
+// Says of the processes of a lane that is to be left.
+const (
+	LaneIdle = laneIdle
+	LaneHeld = laneHeld
+	LaneOver = laneOver
+	LaneKeep = laneKeep
+)
+
+// LaneOp returns what a frame on a lane says of the lane; 0: nothing.
+func LaneOp(f *fdipc.Frame) byte {
+	if f.Kind != wire.KindLane {
+		return 0
+	}
+	r := &wire.Reader{B: f.Payload}
+	r.PID("")
+	return r.Byte()
+}
 
 // Inbound returns how many asks of other processes are taken and not answered.
 func Inbound(s *System) int {
@@ -98,6 +123,17 @@ func Fill(s *System, address string, n int) (empty func()) {
 }
 
 const MaxGrants = maxGrants
+
+// LaneNumber returns the number of the lane between two processes that is open; 0: there is none.
+func LaneNumber(s *System, address string) uint64 {
+	if p := s.peers.find(address); p != nil && !p.pending() {
+		return p.number
+	}
+	return 0
+}
+
+// Asking reports whether a process has asked another.
+func Asking(s *System, address string) bool { return len(s.asks.askedAt(address)) > 0 }
 
 // HasLink reports whether a process has a way to another, or waits for it.
 func HasLink(s *System, address string) bool { return s.peers.find(address) != nil }

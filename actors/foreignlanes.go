@@ -34,6 +34,7 @@ const (
 	laneHolder   byte = 16 // gateway: a name of the cluster, the PID that has it; one without an address: none
 	laneHolders  byte = 17 // gateway: nothing, one of the following
 	lanePeers    byte = 18 // gateway: nothing, number of hosts, their names
+	// laneIdle to laneHint, 19 to 24: lanerest.go
 )
 
 // What laneHolders says.
@@ -298,6 +299,16 @@ func (l *foreignLanes) onFrame(op byte, subject string, r *wire.Reader) bool {
 		l.mu.Lock()
 		l.hosts = hosts
 		l.mu.Unlock()
+		return true
+	case laneHint:
+		local := r.Text(wire.MaxAddress)
+		if to := l.ps.find(local); r.Bad {
+			return false
+		} else if local == l.ps.address {
+			l.ps.hinted(subject)
+		} else if to != nil && !to.lane {
+			to.postLane(laneHint, subject, nil)
+		}
 		return true
 	case laneHostUp:
 		ev.Kind, ev.Host, ev.Boot = foreign.HostUp, subject, r.Text(wire.MaxAddress)

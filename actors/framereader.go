@@ -52,6 +52,12 @@ func (fr *frameReader) namesLost(address string) {
 	}
 }
 
+func (fr *frameReader) needsLane(address string) bool {
+	return len(fr.asks.askedAt(address)) > 0 || fr.monitors.at(address) || fr.inbound.has(address) || fr.names.changes.tells(address)
+}
+
+func (fr *frameReader) laneLeft(address string) { fr.inbound.dropOne(address) }
+
 func (fr *frameReader) hostChanged(host string) { fr.names.hostChanged(host, "") }
 
 func (fr *frameReader) clusterChanged(name string, pid *actor.PID, what byte) {
@@ -70,7 +76,7 @@ func (fr *frameReader) handleFrame(p *peer, f *fdipc.Frame) bool {
 	if f.Kind < wire.FirstKind || f.Kind > wire.LastKind {
 		return false
 	}
-	if f.Target != p.incarnation || p.ended.Load() {
+	if f.Target != p.incarnation || p.ended.Load() && !p.rested.Load() {
 		fr.refused.Add(1)
 		f.Refuse(fdipc.ReasonUnknown)
 		return true

@@ -146,6 +146,23 @@ func (c *Carrier) LaneEnded(number uint64, local, foreign string, why []byte) {
 	})
 }
 
+// Rest asks a process of this host, and one of another, to leave the lane between them if they have
+// no use for it now: it is one of many, and was used least of late.
+func (c *Carrier) Rest(local, foreign string) {
+	c.post(laneHint, foreign, func(b []byte) []byte { return wire.AppendString(b, local) })
+}
+
+// Rested reports whether a frame says that its process leaves the lane for good, for which neither
+// end has a use. The end of its channel, which follows, is then no sign of the end of the process.
+func Rested(f *fdipc.Frame) bool {
+	if f.Kind != wire.KindLane {
+		return false
+	}
+	r := &wire.Reader{B: f.Payload}
+	r.PID("")
+	return r.Byte() == laneLeft && !r.Bad
+}
+
 // HostUp says that a trunk leads to a host.
 func (c *Carrier) HostUp(name, boot string) {
 	c.post(laneHostUp, name, func(b []byte) []byte { return wire.AppendString(b, boot) })

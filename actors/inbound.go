@@ -109,6 +109,18 @@ func (in *inbound) hasMonitor(address string, ref uint64) bool {
 	return ok
 }
 
+// has reports whether a process waits for something here, or has sent it.
+func (in *inbound) has(address string) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for k, share := range in.asks {
+		if k.address == address || share.address == address {
+			return true
+		}
+	}
+	return len(in.monitors[address]) > 0
+}
+
 // takeMonitor removes a monitor and returns the id of the actor; false when there is none.
 func (in *inbound) takeMonitor(address string, ref uint64) (id string, ok bool) {
 	in.mu.Lock()

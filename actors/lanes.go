@@ -67,23 +67,42 @@ func (ps *peers) askLane(address string) (*peer, error) {
 		ps.mu.Unlock()
 		return nil, ErrNoActor
 	}
+	p := ps.newLaneLocked(address)
+	ps.mu.Unlock()
+	ps.wantLane(p)
+	return p, nil
+}
+
+// wantLane asks the master for the lane of a peer.
+func (ps *peers) wantLane(p *peer) {
+	ps.mu.Lock()
+	lost, up := ps.broken[p.address], ps.byAddress[ps.uplink]
+	ps.mu.Unlock()
+	switch {
+	case up != nil:
+		up.postLane(laneAsk, p.address, func(b []byte) []byte { return binary.AppendUvarint(b, lost) })
+	case ps.foreign != nil:
+		ps.foreign.step(foreign.Event{Kind: foreign.Asked, Pair: foreign.Pair{Local: ps.address, Foreign: p.address}, Number: lost})
+	default: // the master has ended
+		ps.detach(p, errorReason(fdipc.ErrPeerLost))
+	}
+}
+
+// newLaneLocked adds a peer that waits for its lane.
+func (ps *peers) newLaneLocked(address string) *peer {
 	p := newPeer(ps.localProcess, ps.slot(address), address)
 	p.lane = true
+	p.rest.again = func() (*peer, error) { return ps.route(address) }
 	ps.byAddress[address] = p
-	lost := ps.broken[address]
-	ps.mu.Unlock()
-	if abroad {
-		ps.foreign.step(foreign.Event{Kind: foreign.Asked, Pair: foreign.Pair{Local: ps.address, Foreign: address}, Number: lost})
-		return p, nil
-	}
-	up.postLane(laneAsk, address, func(b []byte) []byte { return binary.AppendUvarint(b, lost) })
-	return p, nil
+	return p
 }
 
 // onLane serves a child's request, or takes the master's answer.
 func (ps *peers) onLane(p *peer, f *fdipc.Frame, r *wire.Reader) {
 	op, address := r.Byte(), r.Text(wire.MaxAddress)
 	switch master := !ps.hasUplink(); {
+	case p.foreign && p.lane && op >= laneIdle && op <= laneHint:
+		ps.onRest(p, op, f.Lane, r)
 	case p.lane: // no sibling makes lanes, nor does another host
 		r.Fail()
 	case master && ps.foreign != nil && ps.foreign.isGateway(p) && ps.foreign.onFrame(op, address, r):
@@ -107,6 +126,8 @@ func (ps *peers) onLane(p *peer, f *fdipc.Frame, r *wire.Reader) {
 		}
 		ps.openLane(address, incarnation, number, f.Handles[0])
 		return
+	case laneHint:
+		ps.hinted(address)
 	case laneForget:
 		if number := r.Uint(); !r.Bad {
 			ps.forgetLane(address, number)
@@ -135,10 +156,10 @@ func (ps *peers) openLane(address string, incarnation, number uint64, h *fdipc.H
 		h.Refuse(fdipc.ReasonClosed)
 		return
 	}
-	ready := make(chan struct{})       // its frames wait until it is open
-	var before <-chan struct{} = ready // and until the last one of the former lane is handled
-	if former != nil {
-		before = former.Done()
+	ready := make(chan struct{}) // its frames wait until it is open
+	before := former             // and until the last one of the former lane is handled
+	if before == nil {
+		before = ready
 	}
 	cfg := fdipc.Config{
 		Credits: laneCredits,
@@ -173,6 +194,7 @@ func (ps *peers) openLane(address string, incarnation, number uint64, h *fdipc.H
 		return
 	}
 	ps.announceTypes(p)
+	ps.watchIdle(p)
 }
 
 // laneHandleLost gives up a lane whose end did not arrive. The next message asks for another.
@@ -182,9 +204,10 @@ func (ps *peers) laneHandleLost(address string, incarnation, number uint64) {
 	}
 }
 
-// expectLane returns the peer that a new lane is for; nil: it is not wanted. former is the Conn of
-// the lane that it replaces, if that had not ended: its reader may have a frame in hand.
-func (ps *peers) expectLane(address string, incarnation, number uint64) (_ *peer, former *fdipc.Conn) {
+// expectLane returns the peer that a new lane is for; nil: it is not wanted. former is closed when
+// nothing more comes of the lane that it replaces, if that had not ended: its reader may have a
+// frame in hand.
+func (ps *peers) expectLane(address string, incarnation, number uint64) (_ *peer, former <-chan struct{}) {
 	for {
 		ps.mu.Lock()
 		_, gone := ps.ended.find(address)
@@ -194,9 +217,7 @@ func (ps *peers) expectLane(address string, incarnation, number uint64) (_ *peer
 			ps.mu.Unlock()
 			return nil, nil
 		case p == nil:
-			p = newPeer(ps.localProcess, ps.slot(address), address)
-			p.lane = true
-			ps.byAddress[address] = p
+			p = ps.newLaneLocked(address)
 			fallthrough
 		case p.pending():
 			p.incarnation, p.number = incarnation, number
@@ -207,7 +228,11 @@ func (ps *peers) expectLane(address string, incarnation, number uint64) (_ *peer
 			return nil, nil
 		}
 		ps.mu.Unlock()
-		former = ps.dropLane(p, errorReason(ErrLane)) // the other end has lost it
+		if c := ps.dropLane(p, errorReason(ErrLane)); c != nil { // the other end has lost it
+			former = c.Done()
+		} else if p.rested.Load() { // the other end has left it, and says so on it
+			former = p.rest.over
+		}
 	}
 }
 
@@ -215,9 +240,13 @@ func (ps *peers) expectLane(address string, incarnation, number uint64) (_ *peer
 func (ps *peers) laneConnEnded(p *peer) {
 	up := ps.uplinkAddress()
 	orphan := up != "" && ps.find(up) == nil
+	ps.mu.Lock()
+	delete(ps.left, p)
+	ps.mu.Unlock()
 	p.mu.Lock()
 	p.connEnded = true
 	reason, forgotten := p.endReason, p.forgotten
+	p.rest.endLocked()
 	if reason == nil && !orphan && !p.closed && !forgotten {
 		p.timer = time.AfterFunc(ps.laneGrace, func() { ps.dropLane(p, errorReason(ErrLane)) })
 	}
@@ -286,6 +315,10 @@ func (ps *peers) forgetLane(address string, number uint64) {
 // may live on: what waits for an actor there ends, what waits for the process goes on waiting. It
 // returns the Conn of the lane, which is closing; nil if there was none.
 func (ps *peers) dropLane(p *peer, reason supervisor.Reason) *fdipc.Conn {
+	if reason.Cause == ErrLane && ps.leave(p) { //nolint:errorlint // it and no other. It was idle: nothing is lost
+		ps.events.laneLeft(p.address)
+		return nil
+	}
 	ps.mu.Lock()
 	if !ps.removeLocked(p) {
 		ps.mu.Unlock()

@@ -127,6 +127,18 @@ func (t *monitors) get(ref uint64, address string) *Monitor {
 	return nil
 }
 
+// at reports whether something at a process is watched, or it is.
+func (t *monitors) at(address string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, m := range t.open {
+		if m.target != nil && m.target.Address == address {
+			return true
+		}
+	}
+	return false
+}
+
 // fireAt fires the monitors of the actors of a process, and, when that has ended too, of the
 // process itself. It reports whether monitors of the process remain.
 func (t *monitors) fireAt(address string, r supervisor.Reason, ended bool) (remain bool) {
@@ -251,6 +263,12 @@ func (t *monitors) watchRemote(m *Monitor, target *actor.PID) {
 	}
 	if !attached && t.hasEnded(m) { // its undo may have gone before
 		undo()
+	}
+	for p.isClosed() && p.rested.Load() { // what was posted goes by the next lane
+		if p, err = t.peers.route(target.Address); err != nil {
+			t.fire(m, endOf(err), endProcess)
+			return
+		}
 	}
 	if p.isClosed() { // in between: its monitors have been fired, perhaps without this one
 		r, ended := t.peers.endedFor(p.address)

@@ -55,6 +55,13 @@ func (c *nameChanges) remember(address, name string) bool {
 	return false
 }
 
+// tells reports whether a process caches names of this one.
+func (c *nameChanges) tells(address string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.perProcess[address] > 0
+}
+
 // forgetProcessLocked forgets all keys of a child.
 func (c *nameChanges) forgetProcessLocked(address string) {
 	for key, who := range c.remembering {

@@ -26,6 +26,8 @@ type eventLog struct{ list []string }
 func (e *eventLog) handleFrame(*peer, *fdipc.Frame) bool  { return true }
 func (e *eventLog) handlesLost(*peer, *fdipc.Frame)       {}
 func (e *eventLog) hostChanged(string)                    {}
+func (e *eventLog) needsLane(string) bool                 { return false }
+func (e *eventLog) laneLeft(string)                       {}
 func (*eventLog) clusterChanged(string, *actor.PID, byte) {}
 
 func (e *eventLog) uplinkLost() { e.list = append(e.list, "uplink lost") }

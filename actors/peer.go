@@ -40,6 +40,7 @@ type peer struct {
 	lastTargets [2]lastTarget  // by lane of the Conn; each is its reader's
 	ended       atomic.Bool    // closed, for readers
 	talks       atomic.Bool    // in the master: it may know of other processes, and hears of their ends
+	rested      atomic.Bool    // closed as it was idle: what is sent to it goes to the next lane
 	sendDirect  [2]atomic.Bool // by lane of the Conn: there is a Conn, and no backlog
 	asksWaiting atomic.Int32   // asks to this peer that wait for their answers
 	share       askShare       // of the asks that came from it
@@ -47,6 +48,8 @@ type peer struct {
 	mu          sync.Mutex
 	conn        Conn
 	laneConn    *fdipc.Conn // of a lane: conn, to be closed with the peer
+	using       int         // sends that are in the Conn
+	rest        laneRest    // of a lane to another host
 	number      uint64      // of a lane
 	closed      bool
 	onHold      bool                            // the system is suspended: what is sent waits in the backlog
@@ -109,7 +112,7 @@ func (p *peer) open(c Conn) bool {
 // sendBacklogLocked lets frames go to the Conn, if there is one, after those of the backlog.
 func (p *peer) sendBacklogLocked() {
 	for lane := range p.backlog {
-		if p.conn == nil || p.onHold || p.closed {
+		if p.conn == nil || p.onHold || p.closed || p.rest.until != nil {
 			return
 		}
 		if len(p.backlog[lane].notices) > 0 {
@@ -166,7 +169,7 @@ func isChannelLost(err error) bool {
 // send takes f, with its payload, to the channel. It waits under ctx; under noContext for at most
 // SendWait.
 func (p *peer) send(ctx context.Context, f *fdipc.Frame) error {
-	if !p.sendDirect[f.Lane].Load() {
+	if p.foreign || !p.sendDirect[f.Lane].Load() { // a lane that rests must know who sends
 		return p.sendInTurn(ctx, f, false)
 	}
 	// The notices that the caller posted before were sent in this way too.
@@ -195,14 +198,35 @@ func (p *peer) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error 
 			defer p.mu.Unlock()
 			return p.keepLocked(f)
 		}
+		if p.rest.until != nil && !closed {
+			wait = p.rest.until
+		}
+		if p.foreign && wait == nil && conn != nil && !closed && first {
+			err := conn.TrySend(f)
+			p.mu.Unlock()
+			if !noRoom(err) {
+				return p.sendError(err)
+			}
+			continue
+		}
+		if p.foreign && conn != nil && wait == nil && !closed {
+			p.using++
+		}
 		p.mu.Unlock()
+		if closed && p.rested.Load() {
+			next, err := p.rest.again()
+			if err != nil {
+				return err
+			}
+			return next.send(ctx, f)
+		}
 		if closed {
 			return p.sendError(fdipc.ErrClosed)
 		}
 		if conn == nil {
 			wait = p.opened
 		}
-		if wait == nil && first {
+		if wait == nil && first && !p.foreign {
 			if err := conn.TrySend(f); !noRoom(err) {
 				return p.sendError(err)
 			}
@@ -217,6 +241,7 @@ func (p *peer) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error 
 		}
 		if wait == nil {
 			err := sendUntil(ctx, holding, conn, f)
+			p.used()
 			if err != nil && !p.isClosed() {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
@@ -234,6 +259,16 @@ func (p *peer) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error 
 		case <-p.over.Done():
 		}
 	}
+}
+
+// used notes that a send has left the Conn.
+func (p *peer) used() {
+	if !p.foreign {
+		return
+	}
+	p.mu.Lock()
+	p.using--
+	p.mu.Unlock()
 }
 
 // sendUntil is conn.Send that ends with hold, too.
@@ -292,13 +327,20 @@ func (p *peer) post(f fdipc.Frame, payload func([]byte) []byte) {
 
 	// The lock is held across TrySend, which does not wait, to keep notices in order.
 	p.mu.Lock()
+	if p.closed && p.rested.Load() {
+		p.mu.Unlock()
+		if next, err := p.rest.again(); err == nil {
+			next.post(f, func(b []byte) []byte { return append(b, f.Payload...) })
+		}
+		return
+	}
 	defer p.mu.Unlock()
 	b := &p.backlog[f.Lane]
 	if p.closed {
 		recoverHandles(f.Handles)
 		return
 	}
-	if p.conn != nil && b.flushing == nil && !p.onHold {
+	if p.conn != nil && b.flushing == nil && !p.onHold && p.rest.until == nil {
 		if err := p.conn.TrySend(&fb.frame); !noRoom(err) {
 			p.recoverUnsent(&fb.frame, err)
 			return
@@ -403,6 +445,18 @@ func (p *peer) close(why supervisor.Reason) *fdipc.Conn {
 		p.mu.Unlock()
 		return nil
 	}
+	p.closeLocked(why)
+	own := p.laneConn
+	p.mu.Unlock()
+	if !p.lane || own == nil {
+		return nil
+	}
+	_ = own.Close()
+	return own
+}
+
+// closeLocked is close, but for the lane's Conn.
+func (p *peer) closeLocked(why supervisor.Reason) {
 	p.closed, p.closeReason = true, why
 	p.ended.Store(true)
 	for i := range p.sendDirect {
@@ -419,13 +473,6 @@ func (p *peer) close(why supervisor.Reason) *fdipc.Conn {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	own := p.laneConn
-	p.mu.Unlock()
-	if !p.lane || own == nil {
-		return nil
-	}
-	_ = own.Close()
-	return own
 }
 
 // setTypes takes the list of the types that the peer can read. It returns false if it is none.

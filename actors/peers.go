@@ -24,16 +24,19 @@ type peers struct {
 	*localProcess
 	events    peerEvents
 	laneGrace time.Duration
+	laneIdle  time.Duration
 
 	mu        sync.RWMutex
 	byAddress map[string]*peer
 	uplink    string // the master; "": this is it
 	ended     endedProcesses
-	broken    map[string]uint64 // address -> number of the newest lane that was given up
-	broker    laneBroker        // of the master
+	broken    map[string]uint64  // address -> number of the newest lane that was given up
+	left      map[*peer]struct{} // lanes that were left, and that the other side has not closed
+	broker    laneBroker         // of the master
 
 	foreign *foreignLanes           // of the master of a cluster's host; otherwise nil
 	gateway atomic.Pointer[Gateway] // this process is one; otherwise nil
+	idle    *time.Timer             // looks for lanes that are idle; nil: there are none to look at
 
 	recent [16]atomic.Pointer[peer] // some of byAddress
 }
@@ -53,6 +56,11 @@ type peerEvents interface {
 	hostChanged(host string)
 	// clusterChanged notes who holds a name of the cluster, in the master; without a name, what.
 	clusterChanged(name string, pid *actor.PID, what byte)
+	// needsLane reports whether something here waits for the process with an address, or something
+	// there for this one, that only the end of the lane would end.
+	needsLane(address string) bool
+	// laneLeft ends what the process with an address has in this one. It may live on.
+	laneLeft(address string)
 	// uplinkLost forgets what processes without a channel to this one wait for: no process will
 	// tell this one of their end.
 	uplinkLost()
@@ -63,8 +71,10 @@ func newPeers(proc *localProcess, events peerEvents) *peers {
 		localProcess: proc,
 		events:       events,
 		laneGrace:    defaultLaneGrace,
+		laneIdle:     defaultLaneIdle,
 		byAddress:    make(map[string]*peer),
 		broken:       make(map[string]uint64),
+		left:         make(map[*peer]struct{}),
 		broker:       laneBroker{newest: make(map[addressPair]uint64), makeEnds: laneEnds},
 	}
 	if proc.boot != "" && proc.address == proc.boot+masterSuffix {
@@ -309,11 +319,20 @@ func (ps *peers) closeAll(ctx context.Context) (errs []error) {
 	ps.mu.Lock()
 	all := ps.byAddress
 	ps.byAddress = make(map[string]*peer)
+	if ps.idle != nil {
+		ps.idle.Stop()
+	}
+	var lanes []*fdipc.Conn
+	for p := range ps.left {
+		lanes = append(lanes, p.laneConn)
+	}
 	ps.mu.Unlock()
+	for _, c := range lanes {
+		_ = c.Close()
+	}
 	if ps.foreign != nil { // close the ends that wait
 		ps.foreign.step(foreign.Event{Kind: foreign.Suspended})
 	}
-	var lanes []*fdipc.Conn
 	for _, p := range all {
 		if c := p.close(errorReason(ErrClosed)); c != nil {
 			lanes = append(lanes, c)

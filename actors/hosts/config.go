@@ -62,6 +62,8 @@ type Config struct {
 	lastWait  time.Duration
 	openWait  time.Duration
 	orderWait time.Duration
+	maxLanes  int
+	opening   func()
 	pause     time.Duration // between two looks at Peers
 }
 
@@ -176,6 +178,7 @@ func isLoopback(address string) bool {
 func (c *Config) trunks(boot string, incarnation uint64) trunk.Config {
 	cfg := trunk.Config{
 		Cluster: c.Cluster, Self: trunk.Host{Name: c.Name, Boot: boot, Incarnation: incarnation}, Silence: c.Silence, Dial: c.dial, LastWait: c.lastWait,
+		MaxLanes: c.maxLanes,
 	}
 	if c.TLS != (TLS{}) {
 		cfg.Files = &trunk.CertFiles{Cert: c.TLS.Cert, Key: c.TLS.Key, CA: c.TLS.CA}

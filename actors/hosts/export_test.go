@@ -62,6 +62,12 @@ func (c *Config) SetOpenWait(d time.Duration) { c.openWait = d }
 // SetOrderWait sets how long a host that has an order of a reload may not answer.
 func (c *Config) SetOrderWait(d time.Duration) { c.orderWait = d }
 
+// OnOpening has f called before another host is asked for a lane.
+func (c *Config) OnOpening(f func()) { c.opening = f }
+
+// SetMaxLanes sets how many lanes a trunk has.
+func (c *Config) SetMaxLanes(n int) { c.maxLanes = n }
+
 // SetPause sets how long is between two looks at Peers.
 func (c *Config) SetPause(d time.Duration) { c.pause = d }
 

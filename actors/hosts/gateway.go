@@ -38,7 +38,17 @@ const laneQueue = 64 << 10
 // openWait is how long another host may take to accept a lane.
 const openWait = 10 * time.Second
 
-var errNoAnswer = errors.New("the other host does not answer")
+// Lanes of a trunk on which little goes are left when three quarters of all are in use: so many at
+// once, for each that is opened; and if none is left, an opener looks again after roomPause.
+const (
+	leaveAtOnce = 16
+	roomPause   = 50 * time.Millisecond
+)
+
+var (
+	errNoAnswer = errors.New("the other host does not answer")
+	errStale    = errors.New("the other host has asked first")
+)
 
 // maxTold is how many hosts and causes the log has at most in a minute.
 const maxTold = 64
@@ -51,7 +61,7 @@ func (c *Config) RunGateway(ctx context.Context, p actors.GatewayProcess) error 
 	g := &gateway{
 		log: c.log(), lastWait: cmp.Or(c.lastWait, laneReadWait), boot: actors.Boot(p.System().Address()), begun: make(chan struct{}),
 		splices: make(map[*splice]struct{}), offers: make(map[uint64]*offeredLane), told: make(map[[2]string]struct{}),
-		openWait: cmp.Or(c.openWait, openWait),
+		openWait: cmp.Or(c.openWait, openWait), opening: c.opening,
 	}
 	defer g.figures.measure(p.Meter())()
 	cfg := c.trunks(g.boot, p.Incarnation())
@@ -143,6 +153,7 @@ type gateway struct {
 	boot     string
 	lastWait time.Duration
 	openWait time.Duration
+	opening  func() // called before another host is asked for a lane; nil: nothing
 	mesh     *trunk.Mesh
 	carrier  *actors.Carrier
 	begin    sync.Once
@@ -181,6 +192,9 @@ type splice struct {
 	// Guarded by gateway.mu.
 	opening bool     // it has no lane yet
 	after   []func() // what is done when it is
+	sent    bool     // the other host was asked for one, or it has asked
+	stale   bool     // the other host's lane is there in place of the one that it waits for
+	rests   bool     // the process has left the lane, as it had no use for it
 	over    bool     // conn has ended: all that the process has sent is in the trunk
 	why     []byte   // why the process has ended; nil: it is not known to have
 	timer   *time.Timer
@@ -223,6 +237,11 @@ func (s *splice) carry(_ *fdipc.Conn, f *fdipc.Frame) {
 		f.Refuse(fdipc.ReasonUnknown)
 		s.g.log.Warn("hosts: a process has sent descriptors to another host: the message is dropped", "from", s.local, "to", s.foreign)
 		return
+	}
+	if actors.Rested(f) {
+		s.g.mu.Lock()
+		s.rests = true
+		s.g.mu.Unlock()
 	}
 	if s.lane != nil {
 		_ = s.lane.Send(context.Background(), f) // on an error the lane has ended
@@ -268,7 +287,7 @@ func (s *splice) endIfOver() {
 		g.mu.Unlock()
 		return
 	}
-	if s.why == nil && s.timer == nil && s.lane != nil {
+	if s.why == nil && s.timer == nil && s.lane != nil && !s.rests {
 		s.timer = time.AfterFunc(endGrace, s.endIfOver)
 		g.mu.Unlock()
 		return
@@ -348,10 +367,11 @@ func (g *gateway) OpenLane(number uint64, from string, incarnation uint64, to st
 	go func() { // ends with the other host's answer, with the trunk, or after openWait
 		ctx, cancel := context.WithTimeoutCause(context.Background(), g.openWait, errNoAnswer)
 		defer cancel()
-		lane, reply, err := t.Open(ctx, laneInfo(from, incarnation, to))
+		lane, reply, err := g.open(ctx, t, s, laneInfo(from, incarnation, to))
 		its, n := binary.Uvarint(reply)
 		end, ended := errors.AsType[*trunk.LaneEnd](err)
 		switch {
+		case errors.Is(err, errStale): // the master knows
 		case err == nil && n > 0:
 			g.carrier.Opened(number, to, its)
 			s.join(lane)
@@ -368,6 +388,66 @@ func (g *gateway) OpenLane(number uint64, from string, incarnation uint64, to st
 		}
 		s.join(nil)
 	}()
+}
+
+// open opens a lane of a trunk for a splice. While there is no room, on either side, lanes that are
+// idle are to be left, and it tries again. It fails with errStale if the other host's lane for the
+// two processes was accepted before its own was asked for: by then the other host takes it for one
+// that replaces that lane.
+func (g *gateway) open(ctx context.Context, t *trunk.Trunk, s *splice, info []byte) (*trunk.Lane, []byte, error) {
+	if g.opening != nil {
+		g.opening()
+	}
+	for {
+		g.relieve(t)
+		room := t.Room()
+		g.mu.Lock()
+		if s.stale {
+			g.mu.Unlock()
+			return nil, nil, errStale
+		}
+		opening, err := t.Begin(info)
+		s.sent = err == nil
+		g.mu.Unlock()
+		var lane *trunk.Lane
+		var reply []byte
+		if err == nil {
+			lane, reply, err = opening.Wait(ctx)
+		}
+		if !errors.Is(err, fdipc.ErrFull) && !errors.Is(err, trunk.ErrRefused) {
+			return lane, reply, err
+		}
+		g.mu.Lock()
+		s.sent = false
+		g.mu.Unlock()
+		select {
+		case <-room:
+		case <-time.After(roomPause): // the other side may have it
+		case <-ctx.Done():
+			return nil, nil, err
+		}
+	}
+}
+
+// relieve has lanes of a trunk left that were used least of late, if few more are possible.
+func (g *gateway) relieve(t *trunk.Trunk) {
+	least := t.Least(leaveAtOnce)
+	if len(least) == 0 {
+		return
+	}
+	of := make(map[*trunk.Lane]*splice)
+	g.mu.Lock()
+	for s := range g.splices {
+		if !s.opening {
+			of[s.lane] = s
+		}
+	}
+	g.mu.Unlock()
+	for _, l := range least {
+		if s := of[l]; s != nil {
+			g.carrier.Rest(s.local, s.foreign)
+		}
+	}
 }
 
 // opened takes a lane that another host opens, if it is one of a process of that host.
@@ -409,8 +489,16 @@ func (g *gateway) LaneAccepted(ref, number, incarnation uint64, end actors.HalfL
 		end.Close()
 		return
 	}
+	g.mu.Lock()
+	for s := range g.splices {
+		if s.opening && !s.sent && s.local == o.local && s.foreign == o.foreign {
+			s.stale = true
+		}
+	}
+	g.mu.Unlock()
 	s, err := g.splice(number, o.local, o.foreign, end)
 	if err == nil {
+		s.sent = true
 		if err = o.lane.Accept(binary.AppendUvarint(nil, incarnation)); err == nil {
 			s.join(o.lane)
 			return

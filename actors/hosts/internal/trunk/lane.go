@@ -66,8 +66,9 @@ type Lane struct {
 	cancel context.CancelFunc
 
 	// Guarded by the trunk's mutex.
-	accepted bool // by whichever side did not open it
-	sink     Sink // set by Join, before a flow is no longer pumping
+	accepted bool   // by whichever side did not open it
+	used     uint64 // when something went on it last, in uses of the trunk
+	sink     Sink   // set by Join, before a flow is no longer pumping
 	ended    func(*LaneEnd)
 	end      *LaneEnd // to be told, or told
 	dead     bool     // what comes, and what has come, is dropped
@@ -150,6 +151,7 @@ func (t *Trunk) newLane(id uint32) *Lane {
 		}
 	}
 	t.lanes[id], t.known[l] = l, struct{}{}
+	t.usedLocked(l)
 	return l
 }
 
@@ -346,6 +348,10 @@ func (l *Lane) releaseLocked() {
 		return
 	}
 	delete(l.trunk.known, l)
+	if l.trunk.room != nil {
+		close(l.trunk.room)
+		l.trunk.room = nil
+	}
 	for i := range l.flows {
 		l.trunk.windows -= l.flows[i].window - baseWindow
 	}

@@ -47,6 +47,9 @@ type Config struct {
 	// came before. Default 1 s.
 	LastWait time.Duration
 
+	// MaxLanes is how many lanes a trunk has at most. Default 1,024.
+	MaxLanes int
+
 	// Dial connects to the address of a peer, within ctx. Default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
@@ -158,6 +161,9 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	if cfg.Silence < 100*time.Millisecond || cfg.Silence > time.Minute {
 		errs = append(errs, fmt.Errorf("%w: Silence %v: from 100ms to 1m", ErrConfig, cfg.Silence))
+	}
+	if cfg.MaxLanes == 0 {
+		cfg.MaxLanes = maxLanes
 	}
 	if cfg.LastWait == 0 {
 		cfg.LastWait = lastWait

@@ -2,6 +2,7 @@ package trunk
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -69,6 +70,8 @@ type Trunk struct {
 	lanes   map[uint32]*Lane
 	last    [2]uint32          // the last lane's ID: of the peer, ours
 	known   map[*Lane]struct{} // lanes, until their owners know of the end
+	uses    uint64             // pieces that went on lanes
+	room    chan struct{}      // closed when one of known ends; nil: nobody waits
 
 	windows, long, held int
 	reservations        []*reservation
@@ -112,26 +115,44 @@ func (t *Trunk) Open(ctx context.Context, info []byte) (l *Lane, reply []byte, e
 }
 
 func (t *Trunk) open(ctx context.Context, bits uint8, info []byte) (*Lane, []byte, error) {
+	o, err := t.begin(bits, info)
+	if err != nil {
+		return nil, nil, err
+	}
+	return o.Wait(ctx)
+}
+
+// AskedLane is a lane that the peer has not accepted yet. Wait is to be called.
+type AskedLane struct{ l *Lane }
+
+// Begin is Open without the wait: the peer is asked for the lane before it hears of anything that
+// follows.
+func (t *Trunk) Begin(info []byte) (AskedLane, error) { return t.begin(0, info) }
+
+func (t *Trunk) begin(bits uint8, info []byte) (AskedLane, error) {
 	if len(info) > maxText {
-		return nil, nil, fmt.Errorf("trunk: open: %w", fdipc.ErrTooBig)
+		return AskedLane{}, fmt.Errorf("trunk: open: %w", fdipc.ErrTooBig)
 	}
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	switch {
 	case t.why != nil:
-		defer t.mu.Unlock()
-		return nil, nil, t.why
+		return AskedLane{}, t.why
 	case t.closing != nil:
-		defer t.mu.Unlock()
-		return nil, nil, t.closing
-	case len(t.known) >= maxLanes || t.last[ours] >= ^uint32(0)-3 && t.last[ours] != ^uint32(0):
-		t.mu.Unlock()
-		return nil, nil, fmt.Errorf("trunk: open: lanes: %w", fdipc.ErrFull)
+		return AskedLane{}, t.closing
+	case len(t.known) >= t.mesh.cfg.MaxLanes || t.last[ours] >= ^uint32(0)-3 && t.last[ours] != ^uint32(0):
+		return AskedLane{}, fmt.Errorf("trunk: open: lanes: %w", fdipc.ErrFull)
 	}
 	t.last[ours] += 2
 	l := t.newLane(t.last[ours])
 	t.ctl = appendFrame(t.ctl, typeOpen, bits, l.id, info, nil)
 	t.kickLocked()
-	t.mu.Unlock()
+	return AskedLane{l}, nil
+}
+
+// Wait waits as Open does.
+func (o AskedLane) Wait(ctx context.Context) (*Lane, []byte, error) {
+	l := o.l
 	select {
 	case reply := <-l.reply:
 		return l, reply, nil
@@ -143,6 +164,45 @@ func (t *Trunk) open(ctx context.Context, bits uint8, info []byte) (*Lane, []byt
 		l.End(nil)
 		return nil, nil, ctx.Err()
 	}
+}
+
+// Room returns what is closed when there is room for another lane than there is now.
+func (t *Trunk) Room() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.room == nil {
+		t.room = make(chan struct{})
+	}
+	return t.room
+}
+
+// Least returns the n lanes on which nothing was sent or came for the longest, and on which none was
+// returned for as long, if more than three quarters of all that there can be are open. Otherwise it
+// returns none.
+func (t *Trunk) Least(n int) []*Lane {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.known) <= t.mesh.cfg.MaxLanes*3/4 {
+		return nil
+	}
+	open := make([]*Lane, 0, len(t.lanes))
+	for _, l := range t.lanes {
+		if l.accepted {
+			open = append(open, l)
+		}
+	}
+	slices.SortFunc(open, func(a, b *Lane) int { return cmp.Compare(a.used, b.used) })
+	open = open[:min(n, len(open))]
+	for _, l := range open {
+		t.usedLocked(l)
+	}
+	return open
+}
+
+// usedLocked notes that something goes on a lane.
+func (t *Trunk) usedLocked(l *Lane) {
+	t.uses++
+	l.used = t.uses
 }
 
 // Close ends the trunk, and tells the peer why, at most 4 KiB of it. It does not wait.
@@ -270,6 +330,7 @@ func (t *Trunk) put(fl *flow, f *fdipc.Frame, at, n int, wait, turn bool) (sent 
 		return false, nil
 	}
 	fl.credit -= overhead + n
+	t.usedLocked(fl.lane)
 	if at+n == len(f.Payload) {
 		t.framesSent++
 	}
@@ -530,7 +591,7 @@ func (t *Trunk) handleOpen(h header, info []byte) error {
 	}
 	t.last[theirs] = h.lane
 	l := t.newLane(h.lane)
-	full, tooMuch := len(t.known) > maxLanes, t.said > maxQueue
+	full, tooMuch := len(t.known) > t.mesh.cfg.MaxLanes, t.said > maxQueue
 	t.mu.Unlock()
 	switch {
 	case tooMuch:
@@ -565,6 +626,7 @@ func (t *Trunk) handleData(h header, body []byte, more bool) error {
 		return err
 	}
 	fl := &l.flows[p.frame.Lane]
+	t.usedLocked(l)
 	fl.room -= cost
 	switch {
 	case !l.accepted:
