@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -13,13 +12,11 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 )
 
 const perRoom = 10 // clients
-
-// patience is how long a room may take to be whole again, on a busy machine.
-const patience = time.Minute
 
 // crowd is clients that stay in the chat, and what they saw.
 type crowd struct {
@@ -59,50 +56,20 @@ func harm(rt *coppice.Runtime, url string, n int) {
 	defer leave()
 
 	c.after("the start")
-	kill(rt, "rooms/0")
+	chaos.Kill(rt, "rooms/0")
 	if told, cut := c.after("kill -9 of rooms/0"); told+cut > 0 {
 		log.Fatal("the death of a process with rooms cost clients their connections")
 	}
 	theirs := c.of("chat/0 ")
-	kill(rt, "chat/0")
-	eventually("see the connections end", func() bool { return c.cut.Load() >= theirs })
+	chaos.Kill(rt, "chat/0")
+	chaos.Eventually("see the connections end", func() bool { return c.cut.Load() >= theirs })
 	if told, cut := c.after("kill -9 of chat/0"); told > 0 || cut != theirs {
 		log.Fatalf("%d clients are cut, want the %d that it had", cut, theirs)
 	}
-	if err := rt.Reload(ctx); err != nil {
-		log.Fatal(err)
-	}
-	eventually("have all clients with the new processes", func() bool { return c.of("chat/0 of generation 2")+c.of("chat/1 of generation 2") == int64(n) })
+	chaos.Reload(rt)
+	chaos.Eventually("have all clients with the new processes", func() bool { return c.of("chat/0 of generation 2")+c.of("chat/1 of generation 2") == int64(n) })
 	if told, cut := c.after("a reload"); told < int64(n) || cut > 0 {
 		log.Fatalf("of %d clients %d are told to go, and %d cut", n, told, cut)
-	}
-}
-
-// kill ends a process as kill -9 does, and waits for the next one of its name.
-func kill(rt *coppice.Runtime, name string) {
-	killed := 0
-	eventually("replace "+name, func() (replaced bool) {
-		rt.Snapshot().Walk(func(t coppice.Tree) {
-			if t.Name != name || t.State != coppice.StateRunning {
-				return
-			}
-			if replaced = killed != 0 && t.PID != killed; killed == 0 {
-				killed = t.PID
-				if p, err := os.FindProcess(t.PID); err == nil {
-					_ = p.Kill() // or it has just ended
-				}
-			}
-		})
-		return replaced
-	})
-}
-
-// eventually polls until ok returns true.
-func eventually(what string, ok func() bool) {
-	for began := time.Now(); !ok(); time.Sleep(50 * time.Millisecond) {
-		if time.Since(began) > patience {
-			log.Fatalf("it took too long to %s", what)
-		}
 	}
 }
 
@@ -113,7 +80,7 @@ func (c *crowd) after(what string) (told, cut int64) {
 	for _, one := range c.all {
 		one.forget()
 	}
-	eventually("have all members in their rooms", func() bool {
+	chaos.Eventually("have all members in their rooms", func() bool {
 		whole := true
 		for _, room := range rooms {
 			for _, one := range room {
@@ -125,7 +92,7 @@ func (c *crowd) after(what string) (told, cut int64) {
 		}
 		return whole
 	})
-	eventually("hear all members", func() bool {
+	chaos.Eventually("hear all members", func() bool {
 		lines = 0
 		for _, room := range rooms {
 			for _, speaker := range room {

@@ -21,6 +21,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 )
 
@@ -34,18 +35,15 @@ func main() {
 	workers := flag.Int("workers", 2, "processes that have clients")
 	shutdown := flag.Duration("shutdown", 10*time.Second, "how long a process may take to end")
 	clients := flag.Int("clients", 500, "with -chaos: how many")
-	chaos := flag.Bool("chaos", false, "have clients chat, kill and reload under them, count at them what it cost, and end")
+	broken := flag.Bool("chaos", false, "have clients chat, kill and reload under them, count at them what it cost, and end")
 	flag.Parse()
 
 	coppice.Main(coppice.Config{
 		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
 			url := "ws://" + rt.Listeners()[0].Addr.String() + "/"
 			fmt.Printf("%s  master pid %d\n", url, os.Getpid())
-			if *chaos {
-				go func() { // ends with the tree, which it ends
-					harm(rt, url, *clients)
-					_ = rt.Shutdown(context.Background()) // Main has the error
-				}()
+			if *broken {
+				chaos.Run(rt, func(rt *coppice.Runtime) { harm(rt, url, *clients) })
 			}
 		}},
 		Children: []coppice.ChildSpec{

@@ -4,11 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"io"
 	"log"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,13 +15,11 @@ import (
 	"github.com/coder/websocket"
 	"github.com/pires/go-proxyproto"
 
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 )
 
-const (
-	websockets = 20
-	patience   = time.Minute // on a busy machine
-)
+const websockets = 20
 
 // client is one of a balancer's, with its own address.
 type client struct {
@@ -57,16 +53,7 @@ func (c client) http() *http.Client {
 
 // get returns the first line of a page, or why there is none.
 func (c client) get(url string) (string, error) {
-	resp, err := c.http().Get(url)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", resp.Status, b)
-	}
-	return strings.TrimSpace(string(b)), err
+	return chaos.Get(context.Background(), c.http(), url)
 }
 
 // counts is what clients of HTTP saw, and those of websockets.
@@ -122,7 +109,7 @@ func harm(rt *coppice.Runtime, gateway string) {
 	}
 	report := func(what string, mayFail int64) {
 		now, before := time.Now().UnixNano(), n.answered.Load()
-		eventually("have requests answered, and all websockets heard", func() bool {
+		chaos.Eventually("have requests answered, and all websockets heard", func() bool {
 			all := n.answered.Load() > before
 			for i := range heard {
 				all = all && heard[i].Load() > now
@@ -136,16 +123,10 @@ func harm(rt *coppice.Runtime, gateway string) {
 		}
 	}
 	report("the start", 0)
-	pid := process(rt, "web/0")
-	if p, err := os.FindProcess(pid); err == nil {
-		_ = p.Kill() // or it has just ended
-	}
-	eventually("have web/0 replaced", func() bool { now := process(rt, "web/0"); return now != 0 && now != pid })
+	chaos.Kill(rt, "web/0")
 	report("kill -9 of web/0", 4) // each client of HTTP has one request under way
-	if err := rt.Reload(ctx); err != nil {
-		log.Fatal(err)
-	}
-	eventually("have the drains end", func() bool { return n.cut.Load() >= websockets })
+	chaos.Reload(rt)
+	chaos.Eventually("have the drains end", func() bool { return n.cut.Load() >= websockets })
 	report("a reload", 0)
 }
 
@@ -168,25 +149,6 @@ func (c client) talk(ctx context.Context, heard *atomic.Int64) error {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			return ctx.Err()
-		}
-	}
-}
-
-// process returns the number of the process that has a name and runs, 0 = none.
-func process(rt *coppice.Runtime, name string) (pid int) {
-	rt.Snapshot().Walk(func(t coppice.Tree) {
-		if t.Name == name && t.State == coppice.StateRunning {
-			pid = t.PID
-		}
-	})
-	return pid
-}
-
-// eventually polls until ok returns true.
-func eventually(what string, ok func() bool) {
-	for began := time.Now(); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(began) > patience {
-			log.Fatalf("it took too long to %s", what)
 		}
 	}
 }

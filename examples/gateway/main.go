@@ -24,6 +24,7 @@ import (
 
 	"github.com/pires/go-proxyproto"
 
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 )
 
@@ -36,7 +37,7 @@ var (
 	shutdown = flag.Duration("shutdown", 10*time.Second, "how long a worker may take to end")
 	trust    = flag.String("trust", "127.0.0.0/8,::1/128", "address `ranges` of balancers, whose word is taken")
 	header   = flag.Duration("header", 2*time.Second, "how long a balancer may take to write its header")
-	chaos    = flag.Bool("chaos", false, "kill and reload it under clients, count at them what it cost, and end")
+	broken   = flag.Bool("chaos", false, "kill and reload it under clients, count at them what it cost, and end")
 )
 
 // configuration is made in the master, at the start and at each reload: the place to read
@@ -163,10 +164,7 @@ func started(rt *coppice.Runtime) {
 		addrs[l.Name] = l.Addr.String()
 		fmt.Printf("%s://%s/  master pid %d\n", l.Name, l.Addr, os.Getpid())
 	}
-	if *chaos {
-		go func() { // ends with the tree, which it ends
-			harm(rt, addrs["https"])
-			_ = rt.Shutdown(context.Background()) // Main has the error
-		}()
+	if *broken {
+		chaos.Run(rt, func(rt *coppice.Runtime) { harm(rt, addrs["https"]) })
 	}
 }

@@ -6,18 +6,14 @@ import (
 	"io"
 	"log"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
-	"time"
 
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 )
 
-const (
-	numbers  = 200
-	patience = time.Minute // for all jobs, on a busy machine
-)
+const numbers = 200
 
 // harm gives the service jobs, kills a worker again and again meanwhile, and reloads. It prints
 // what became of the jobs, and ends the program with an error if one is lost or ends as it must
@@ -30,7 +26,7 @@ func harm(rt *coppice.Runtime, url string) {
 	}
 	for i, input := range inputs {
 		if i%100 == 50 {
-			kill(rt, "work/workers/0")
+			chaos.Kill(rt, "work/workers/0")
 		}
 		if i == 100 {
 			reload(rt)
@@ -38,11 +34,7 @@ func harm(rt *coppice.Runtime, url string) {
 		fields := strings.Fields(ask(http.Post(url+"jobs", "text/plain", strings.NewReader(input))))
 		ids[input] = fields[1] // job 7 waits …
 	}
-	for began := time.Now(); !strings.HasPrefix(ask(http.Get(url+"jobs")), "0 wait"); time.Sleep(50 * time.Millisecond) {
-		if time.Since(began) > patience {
-			log.Fatal("not all jobs have ended")
-		}
-	}
+	chaos.Eventually("have all jobs end", func() bool { return strings.HasPrefix(ask(http.Get(url+"jobs")), "0 wait") })
 	for _, input := range inputs[:len(inputs)-numbers] {
 		_, became, _ := strings.Cut(ask(http.Get(url+"jobs/"+ids[input])), ids[input]+" ")
 		fmt.Printf("%-9s %s\n", input, became)
@@ -66,22 +58,7 @@ func harm(rt *coppice.Runtime, url string) {
 // reload reloads the tree. A new worker that a bad job kills counts against the release, as any
 // that ends during a reload: then it is tried again.
 func reload(rt *coppice.Runtime) {
-	for began := time.Now(); ; {
-		if err := rt.Reload(context.Background()); err == nil {
-			return
-		} else if time.Since(began) > patience {
-			log.Fatal(err)
-		}
-	}
-}
-
-// kill ends a process as kill -9 does.
-func kill(rt *coppice.Runtime, name string) {
-	rt.Snapshot().Walk(func(t coppice.Tree) {
-		if p, err := os.FindProcess(t.PID); t.Name == name && t.PID > 0 && err == nil {
-			_ = p.Kill() // or it has just ended
-		}
-	})
+	chaos.Eventually("reload", func() bool { return rt.Reload(context.Background()) == nil })
 }
 
 // ask returns the text of an answer.

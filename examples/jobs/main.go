@@ -21,6 +21,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/jobs"
 	"github.com/coppice-go/coppice/supervisor"
@@ -30,7 +31,7 @@ const maxInput = 4 << 10 // bytes of a job
 
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "listen `address`; port 0 picks one")
-	chaos := flag.Bool("chaos", false, "give it good and bad jobs, kill its workers meanwhile, print what became of them, and end")
+	broken := flag.Bool("chaos", false, "give it good and bad jobs, kill its workers meanwhile, print what became of them, and end")
 	flag.Parse()
 
 	often := supervisor.Intensity{Max: 250, Period: 10 * time.Second} // jobs may kill that many
@@ -39,11 +40,8 @@ func main() {
 		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
 			url := "http://" + rt.Listeners()[0].Addr.String() + "/"
 			fmt.Printf("%s  master pid %d\n", url, os.Getpid())
-			if *chaos {
-				go func() { // ends with the tree, which it ends
-					harm(rt, url)
-					_ = rt.Shutdown(context.Background()) // Main has the error
-				}()
+			if *broken {
+				chaos.Run(rt, func(rt *coppice.Runtime) { harm(rt, url) })
 			}
 		}},
 		Children: []coppice.ChildSpec{

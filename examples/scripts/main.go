@@ -22,6 +22,7 @@ import (
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
 
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/jobs"
 	"github.com/coppice-go/coppice/supervisor"
@@ -42,7 +43,7 @@ const (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8060", "listen `address`; port 0 picks one")
 	names := flag.String("tenants", "ann,eve", "who may run scripts")
-	chaos := flag.Bool("chaos", false, "have the last tenant run bad scripts and the first one good ones, and end")
+	broken := flag.Bool("chaos", false, "have the last tenant run bad scripts and the first one good ones, and end")
 	flag.Parse()
 
 	often := supervisor.Intensity{Max: 250, Period: 10 * time.Second} // scripts may kill that many
@@ -65,11 +66,8 @@ func main() {
 		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
 			url := "http://" + rt.Listeners()[0].Addr.String() + "/"
 			fmt.Printf("%s  master pid %d\n", url, os.Getpid())
-			if *chaos {
-				go func() { // ends with the tree, which it ends
-					harm(url, tenants[0], tenants[len(tenants)-1])
-					_ = rt.Shutdown(context.Background()) // Main has the error
-				}()
+			if *broken {
+				chaos.Run(rt, func(rt *coppice.Runtime) { harm(url, tenants[0], tenants[len(tenants)-1]) })
 			}
 		}},
 		Children: append(children, coppice.Pool{

@@ -17,6 +17,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/coppice-go/coppice/examples/internal/chaos"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/jobs"
 	"github.com/coppice-go/coppice/supervisor"
@@ -26,7 +27,7 @@ const maxImage = 10 << 20 // bytes of a request
 
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8050", "listen `address`; port 0 picks one")
-	chaos := flag.Bool("chaos", false, "send good and bad images to the service, count the answers, and end")
+	broken := flag.Bool("chaos", false, "send good and bad images to the service, count the answers, and end")
 	flag.Parse()
 
 	often := supervisor.Intensity{Max: 250, Period: 10 * time.Second} // images may kill that many
@@ -43,11 +44,8 @@ func main() {
 		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
 			url := "http://" + rt.Listeners()[0].Addr.String() + "/"
 			fmt.Printf("%s  master pid %d\n", url, os.Getpid())
-			if *chaos {
-				go func() { // ends with the tree, which it ends
-					harm(url)
-					_ = rt.Shutdown(context.Background()) // Main has the error
-				}()
+			if *broken {
+				chaos.Run(rt, func(rt *coppice.Runtime) { harm(url) })
 			}
 		}},
 		Children: []coppice.ChildSpec{
