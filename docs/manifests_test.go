@@ -3,6 +3,7 @@ package docs_test
 import (
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -116,6 +117,12 @@ func TestManifests(t *testing.T) {
 				t.Fatal("containers.md has no Config.Shutdown")
 			}
 			shutdown, _ := strconv.Atoi(string(m[1]))
+			ready := slices.ContainsFunc(doc, func(f yamlField) bool {
+				return slices.Contains(f.path, "readinessProbe") && slices.Contains(f.path, "httpGet")
+			})
+			if !ready {
+				t.Error("nothing asks the workers whether they are ready")
+			}
 			if got := seconds["terminationGracePeriodSeconds"] - seconds["seconds"]; seconds["seconds"] == 0 || got <= shutdown {
 				t.Errorf("after preStop the pod has %d s, Config.Shutdown takes %d s", got, shutdown)
 			}

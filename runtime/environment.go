@@ -39,8 +39,13 @@ type Environment struct {
 
 	// MemoryLimit is GOMEMLIMIT in bytes for Go programs: above it the garbage collector works
 	// harder, but no allocation is refused. [FairShare] = nine tenths of the master's memory,
-	// shared out evenly over the pool, or of Resources.MemoryMax if that is less. The master's
-	// memory is its own GOMEMLIMIT, or the limit of its cgroup, or the machine's memory.
+	// shared out evenly over the most workers that the pool may have ([Pool].Size or Autoscale.Max,
+	// or more if it was scaled to more, and Spares), or of Resources.MemoryMax if that is less. The
+	// master's memory is its own GOMEMLIMIT, or the limit of its cgroup, or the machine's memory.
+	//
+	// Zero is FairShare for the workers of this program, where a cgroup limits the master's memory
+	// and nothing else is said of it: the master's environment has no GOMEMLIMIT ("off" is one),
+	// and the pool no Resources.MemoryMax, Cgroup, Recycle.SoftMemory and Recycle.HardMemory.
 	MemoryLimit int64
 
 	// Rlimits are resource limits, see setrlimit(2). Raising a hard limit takes privileges. A Go
@@ -195,7 +200,7 @@ func (e Environment) variables(base []string, n int, more ...string) []string {
 		vars = append(vars[:len(vars):len(vars)], "GOMAXPROCS="+strconv.Itoa(e.maxProcs(n)))
 	}
 	if e.MemoryLimit != 0 {
-		if limit := e.memoryLimit(n); limit != 0 {
+		if limit := e.memoryLimit(n, process.MemoryLimit()); limit != 0 {
 			vars = append(vars[:len(vars):len(vars)], fmt.Sprintf("GOMEMLIMIT=%dB", limit))
 		}
 	}
@@ -209,11 +214,13 @@ func (e Environment) maxProcs(n int) int {
 	return (runtime.GOMAXPROCS(0) + n - 1) / n
 }
 
-func (e Environment) memoryLimit(n int) int64 {
+// memoryLimit returns the GOMEMLIMIT of each of n processes that have so many bytes together; 0 =
+// none.
+func (e Environment) memoryLimit(n int, together int64) int64 {
 	if e.MemoryLimit != FairShare {
 		return e.MemoryLimit
 	}
-	share := process.MemoryLimit() / int64(n)
+	share := together / int64(n)
 	if own := e.Resources.MemoryMax; own > 0 && (share == 0 || own < share) {
 		share = own
 	}

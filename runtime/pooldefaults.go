@@ -2,6 +2,8 @@ package coppice
 
 import (
 	"cmp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/pool"
@@ -58,6 +60,19 @@ func (p Pool) complete() Pool {
 
 // forksItself reports whether the workers are processes of this program.
 func (p Pool) forksItself() bool { return p.Isolation == ProcessIsolation && p.Command == nil }
+
+// environment returns that of a worker of a pool, complete, that has size slots now, with a share
+// of the memory if it gets one. environ is the master's; cgroup is what its cgroups limit the memory
+// to, 0 = they do not, and memory is what the master has, in bytes.
+func (p Pool) environment(size int, environ []string, cgroup, memory int64) Environment {
+	e, said := p.Environment, p.Recycle.SoftMemory != 0 || p.Recycle.HardMemory != 0
+	said = said || e.MemoryLimit != 0 || e.Resources.MemoryMax != 0 || e.Cgroup != ""
+	if !said && cgroup > 0 && !slices.ContainsFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, "GOMEMLIMIT=") }) {
+		e.MemoryLimit = FairShare
+	}
+	e.MemoryLimit = e.memoryLimit(max(p.Size, size, p.Autoscale.Max)+p.Spares, memory)
+	return e
+}
 
 // persists reports whether the pool goes on over its budget while its workers show that they can
 // live. With a budget of none its supervisor handles the first failure.

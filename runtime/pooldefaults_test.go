@@ -1,10 +1,10 @@
 package coppice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	"runtime/debug"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,19 +43,39 @@ func TestCrashLoopIsSlowed(t *testing.T) {
 	}
 }
 
-// TestFairShare: a pool's workers share nine tenths of the master's memory, and a limit of their
-// own that is less is theirs.
+// TestFairShare: a pool's workers share nine tenths of the memory, and a limit of their own that is
+// less is theirs. They do so unless told to where a cgroup limits the master, and only there; the
+// most workers that there may be count.
 func TestFairShare(t *testing.T) {
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1000 << 20))
+	const mib = 1 << 20
 	fair := Environment{MemoryLimit: FairShare}
-	if got, want := fair.memoryLimit(4), int64(225<<20); got != want {
-		t.Errorf("of four workers each has %d, want %d", got, want)
-	}
-	fair.Resources.MemoryMax = 100 << 20
-	if got, want := fair.memoryLimit(4), int64(90<<20); got != want {
-		t.Errorf("with a MemoryMax it is %d, want %d", got, want)
-	}
-	if got := (Environment{}).memoryLimit(4); got != 0 {
-		t.Errorf("without FairShare it is %d", got)
+	for name, c := range map[string]struct {
+		pool   Pool
+		size   int // 0 = the pool's
+		env    string
+		cgroup int64 // of 1,000 MiB of memory
+		want   int64
+	}{
+		"no limit of a cgroup":         {Pool{Size: 4}, 0, "", 0, 0},
+		"asked for":                    {Pool{Size: 4, Environment: fair}, 0, "", 0, 225 * mib},
+		"its own limit is less":        {Pool{Size: 4, Environment: Environment{MemoryLimit: FairShare, Resources: Resources{MemoryMax: 100 * mib}}}, 0, "", 0, 90 * mib},
+		"a number":                     {Pool{Size: 4, Environment: Environment{MemoryLimit: 7}}, 0, "", 1000 * mib, 7},
+		"a cgroup limits the master":   {Pool{Size: 4}, 0, "", 1000 * mib, 225 * mib},
+		"scaled up":                    {Pool{Size: 4}, 5, "", 1000 * mib, 180 * mib},
+		"scaled down":                  {Pool{Size: 4}, 1, "", 1000 * mib, 225 * mib},
+		"autoscaled":                   {Pool{Size: 2, Autoscale: Autoscale{Max: 10}}, 0, "", 1000 * mib, 90 * mib},
+		"spares":                       {Pool{Size: 4, Spares: 1}, 0, "", 1000 * mib, 180 * mib},
+		"GOMEMLIMIT of the user":       {Pool{Size: 4}, 0, "GOMEMLIMIT=100MiB", 1000 * mib, 0},
+		"GOMEMLIMIT off":               {Pool{Size: 4}, 0, "GOMEMLIMIT=off", 1000 * mib, 0},
+		"a cgroup of its own":          {Pool{Size: 4, Environment: Environment{Cgroup: "shop"}}, 0, "", 1000 * mib, 0},
+		"a limit of its own":           {Pool{Size: 4, Environment: Environment{Resources: Resources{MemoryMax: 1}}}, 0, "", 1000 * mib, 0},
+		"recycled by memory":           {Pool{Size: 4, Recycle: Recycle{SoftMemory: 1}}, 0, "", 1000 * mib, 0},
+		"killed by memory":             {Pool{Size: 4, Recycle: Recycle{HardMemory: 1}}, 0, "", 1000 * mib, 0},
+		"asked for, and recycled":      {Pool{Size: 4, Environment: fair, Recycle: Recycle{SoftMemory: 1}}, 0, "", 1000 * mib, 225 * mib},
+		"asked for, and GOMEMLIMIT is": {Pool{Size: 4, Environment: fair}, 0, "GOMEMLIMIT=1000MiB", 0, 225 * mib},
+	} {
+		if got := c.pool.environment(cmp.Or(c.size, c.pool.Size), []string{"HOME=/", c.env}, c.cgroup, 1000*mib).MemoryLimit; got != c.want {
+			t.Errorf("%s: each worker has %d, want %d", name, got, c.want)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/canary"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
+	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -521,6 +522,15 @@ func (c *poolDriver) helloFor(w *poolWorker) childproto.Hello {
 
 // size returns how many slots the pool is to have.
 func (c *poolDriver) size() int { return c.sizes.size(c.path, c.pool.Size) }
+
+// environment returns that of a worker. The listener process has none, and a part of the memory that
+// is shared out to nobody.
+func (c *poolDriver) environment(environ []string) Environment {
+	if c.kind != workerPool {
+		return c.pool.Environment
+	}
+	return c.pool.environment(c.size(), environ, process.CgroupMemory(), process.MemoryLimit())
+}
 
 // name returns the registered name of the worker of a slot.
 func (c *poolDriver) name(slot int) string { return c.kind.names(c.path, slot).registered }

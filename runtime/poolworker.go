@@ -294,7 +294,7 @@ func (w *poolWorker) takeOver(before *handover.FormerWorker) error {
 // it.
 func (w *poolWorker) fork(ctx context.Context) error {
 	end, backend, err := w.driver.backends.fork(ctx, workerStart{
-		hello: w.hello, exe: w.gen.exe, environ: w.gen.environ, env: w.driver.pool.Environment, size: w.driver.pool.Size, place: w.assigned.Load,
+		hello: w.hello, exe: w.gen.exe, environ: w.gen.environ, env: w.driver.environment(w.gen.environ), size: w.driver.pool.Size, place: w.assigned.Load,
 	})
 	if err != nil {
 		return err

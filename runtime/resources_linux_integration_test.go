@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,7 +48,7 @@ func leaveBehind(ctx context.Context, w *coppice.Worker) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("worker %d, stray %d, group %q, procs %q\n", os.Getpid(), stray.Process.Pid, b, os.Getenv("GOMAXPROCS"))
+	fmt.Printf("worker %d, stray %d, group %q, procs %q, memory %q\n", os.Getpid(), stray.Process.Pid, b, os.Getenv("GOMAXPROCS"), os.Getenv("GOMEMLIMIT"))
 	if err := w.Ready(); err != nil {
 		return err
 	}
@@ -371,5 +372,59 @@ func TestResourceLimits(t *testing.T) {
 			p.Signal(syscall.SIGTERM)
 			p.Wait()
 		})
+	}
+}
+
+// TestMemoryShared: where a cgroup limits the memory, of version 1 or 2, workers have their share
+// of it, and the log says so; programs have none, and nobody has with GOMEMLIMIT=off.
+func TestMemoryShared(t *testing.T) {
+	const limit = 500 << 20
+	dir, file := "", "memory.limit_in_bytes"
+	if b, err := os.ReadFile("/proc/self/cgroup"); err == nil {
+		if m := regexp.MustCompile(`(?m)^\d+:memory:(.*)$`).FindSubmatch(b); m != nil {
+			if dir, err = os.MkdirTemp("/sys/fs/cgroup/memory"+string(m[1]), "coppice-test-"); err != nil { //nolint:usetesting // a cgroup
+				t.Skip("no cgroup can be made: ", err)
+			}
+			t.Cleanup(func() { // version 1 has no cgroup.kill
+				b, _ := os.ReadFile(dir + "/cgroup.procs")
+				for _, field := range strings.Fields(string(b)) { // what workers left behind
+					if pid, _ := strconv.Atoi(field); pid > 1 {
+						_ = syscall.Kill(pid, syscall.SIGKILL)
+					}
+				}
+				removeGroup(t, dir)
+			})
+		}
+	}
+	if dir == "" {
+		dir, file = testGroup(t, "memory"), "memory.max"
+	}
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.Itoa(limit)), 0); err != nil {
+		t.Skip("no limit can be set: ", err)
+	}
+	for first, want := range map[string]string{"unset GOMEMLIMIT;": strconv.Itoa(limit/10*9) + "B", "GOMEMLIMIT=off": "off"} {
+		p := runGroups(t, dir, first, coppice.Resources{})
+		p.Await("at home")
+		if got := p.Await(`worker \d+, .* memory "(.*)"$`)[1]; got != want {
+			t.Errorf("%s: the worker has %q, want %q", first, got, want)
+		}
+		programs := 0
+		for _, pid := range runtimetest.Children(t, p.PID()) {
+			args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			if !strings.HasPrefix(string(args), "sleep") {
+				continue
+			}
+			programs++
+			vars, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+			if given := strings.Contains(string(vars), "GOMEMLIMIT="); err != nil || given != (want == "off") {
+				t.Errorf("%s: the program has a limit: %v, %v", first, given, err)
+			}
+		}
+		p.Signal(syscall.SIGTERM)
+		p.Wait()
+		said := strings.Contains(strings.Join(p.Lines(), "\n"), "each worker gets its share")
+		if said != (want != "off") || programs == 0 {
+			t.Errorf("%s: the log says that it is shared: %v; %d programs", first, said, programs)
+		}
 	}
 }

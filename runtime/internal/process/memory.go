@@ -15,13 +15,27 @@ func MemoryLimit() int64 {
 	if own := debug.SetMemoryLimit(-1); own != math.MaxInt64 {
 		return own
 	}
-	limit := machineMemory("/proc/meminfo")
-	for _, l := range cgroupLimits("/proc/self/cgroup", "/sys/fs/cgroup") {
-		if l > 0 && (limit == 0 || l < limit) {
-			limit = l
+	if limit := CgroupMemory(); limit > 0 {
+		return limit
+	}
+	return machineMemory("/proc/meminfo")
+}
+
+// CgroupMemory returns the lowest memory limit of this program's cgroups, in bytes; 0 if none is
+// below the machine's memory.
+func CgroupMemory() int64 {
+	return lowestBelow(machineMemory("/proc/meminfo"), cgroupLimits("/proc/self/cgroup", "/sys/fs/cgroup"))
+}
+
+// lowestBelow returns the lowest limit that is less than machine, which is 0 if it is not known; 0 =
+// there is none. Version 1 of cgroups has a very large number for no limit.
+func lowestBelow(machine int64, limits []int64) (lowest int64) {
+	for _, l := range limits {
+		if l > 0 && (machine == 0 || l < machine) && (lowest == 0 || l < lowest) {
+			lowest = l
 		}
 	}
-	return limit
+	return lowest
 }
 
 func machineMemory(meminfo string) int64 {

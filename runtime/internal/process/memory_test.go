@@ -31,6 +31,13 @@ func TestMemoryLimit(t *testing.T) {
 	if got, want := cgroupLimits(dir+"/cgroup", dir+"/fs"), []int64{3000, 9223372036854771712, 2000}; !slices.Equal(got, want) {
 		t.Errorf("cgroups %v, want %v", got, want)
 	}
+	limits := cgroupLimits(dir+"/cgroup", dir+"/fs")
+	if got := lowestBelow(2500, limits); got != 2000 {
+		t.Errorf("the lowest limit is %d", got)
+	}
+	if got := lowestBelow(1500, limits); got != 0 {
+		t.Errorf("no limit is below the machine's memory, got %d", got)
+	}
 	if got := machineMemory(dir + "/meminfo"); got != 5<<10 {
 		t.Errorf("machine %d", got)
 	}
