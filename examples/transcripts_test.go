@@ -62,6 +62,23 @@ func TestTranscripts(t *testing.T) {
 	}
 }
 
+// TestIndex: README.md names each example.
+func TestIndex(t *testing.T) {
+	index, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readmes, err := filepath.Glob("*/README.md")
+	if err != nil || len(readmes) == 0 {
+		t.Fatal(len(readmes), err)
+	}
+	for _, path := range append(readmes, "guide/README.md") { // which has a page in docs
+		if dir := filepath.Dir(path); !strings.Contains(string(index), "]("+dir+") |") {
+			t.Errorf("%s is not in README.md", dir)
+		}
+	}
+}
+
 // run returns what a command prints, as a block of a README.
 func run(t *testing.T, command string) string {
 	t.Helper()
