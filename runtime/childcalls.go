@@ -152,7 +152,14 @@ func (rt *Runtime) startNode(ctx context.Context, at *node, up *supervisor.Super
 	}), spec.Start
 	spec.Start = supervisor.StarterFunc(func(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
 		first()
-		return start.Start(ctx, inc)
+		i, err := start.Start(ctx, inc)
+		if err == nil && spec.Restart == supervisor.Temporary {
+			go func() { // ends with the child, which is not started again
+				<-i.Done()
+				at.remove(n)
+			}()
+		}
+		return i, err
 	})
 	_, err := up.StartChild(ctx, spec)
 	if _, failed := errors.AsType[*supervisor.StartError](err); failed {

@@ -572,6 +572,14 @@ func TestCheckUpgrade(t *testing.T) {
 	if err != nil || len(plan) == 0 || strings.Contains(strings.Join(plan, " "), "web") {
 		t.Errorf("the same program: %q, %v", plan, err)
 	}
+	done := coppice.Func{Name: "done", Restart: supervisor.Temporary, Run: func(context.Context) error { return nil }}
+	if err := rt.StartChild(t.Context(), "", done); err != nil {
+		t.Fatal(err)
+	}
+	runtimetest.Eventually(t, "a temporary child that has ended is nothing that would be lost", func() bool {
+		_, err := rt.CheckUpgrade(t.Context())
+		return err == nil
+	})
 	if err := rt.StartChild(t.Context(), "", coppice.Process{Name: "added", Command: []string{"sleep", "1h"}}); err != nil {
 		t.Fatal(err)
 	}
