@@ -80,6 +80,7 @@ type Names struct {
 	// Of the loop's goroutine.
 	machine  *lease.State
 	wishes   map[string]*wish
+	freeing  map[string]*wish // given back, and not known to be free
 	watchdog alarm
 	wake     alarm
 
@@ -175,7 +176,7 @@ func newNames(e Engine, cfg NamesConfig, c clock) (*Names, error) {
 		engine: e, cfg: cfg, clock: c, root: "coppice/" + cfg.Cluster + "/",
 		events: make(chan func()), done: make(chan struct{}), ctx: ctx, cancel: cancel,
 		machine: lease.New(lease.Config{TTL: cfg.Lease, Margin: cfg.Margin, Owner: owner, Before: int64(cfg.Before)}),
-		wishes:  make(map[string]*wish), held: make(map[string]*Holding), changed: make(chan struct{}),
+		wishes:  make(map[string]*wish), freeing: make(map[string]*wish), held: make(map[string]*Holding), changed: make(chan struct{}),
 		session: SessionState{Boot: cfg.Boot}, view: newView(),
 	}
 	var err error
@@ -240,9 +241,11 @@ func (n *Names) step(ev lease.Event) bool {
 	}
 	if ended {
 		n.machine = nil
-		for name, w := range n.wishes {
-			n.settle(w, ErrNamesClosed)
-			delete(n.wishes, name)
+		for _, all := range []map[string]*wish{n.wishes, n.freeing} {
+			for name, w := range all {
+				n.settle(w, ErrNamesClosed)
+				delete(all, name)
+			}
 		}
 		return true
 	}
@@ -336,11 +339,15 @@ func (n *Names) own(e lease.Effect) {
 }
 
 func (n *Names) answer(e lease.Effect) {
-	w := n.wishes[e.Name]
+	of := n.wishes
+	if e.Outcome == lease.Freed || e.Outcome == lease.Lost {
+		of = n.freeing
+	}
+	w := of[e.Name]
 	if w == nil {
 		return
 	}
-	delete(n.wishes, e.Name)
+	delete(of, e.Name)
 	switch e.Outcome {
 	case lease.Taken:
 		n.settle(w, fmt.Errorf("hosts: %q: %w", w.name, actors.ErrNameTaken))
@@ -497,7 +504,7 @@ func (n *Names) register(ctx context.Context, name string, value []byte, pid *ac
 		switch {
 		case n.wishes[name] != nil:
 			w.answer <- fmt.Errorf("hosts: %q: by this host: %w", name, actors.ErrNameTaken)
-		case len(n.wishes) >= MaxNames:
+		case len(n.wishes)+len(n.freeing) >= MaxNames:
 			w.answer <- fmt.Errorf("hosts: %q: %d names: %w", name, MaxNames, actors.ErrTooMany)
 		default:
 			n.wishes[name] = w
@@ -518,6 +525,9 @@ func (n *Names) register(ctx context.Context, name string, value []byte, pid *ac
 
 // drop ends a wish: nobody waits for it, or what it was for has stopped.
 func (n *Names) drop(w *wish) {
+	if n.freeing[w.name] == w {
+		return // the first one's answer is for all
+	}
 	if n.wishes[w.name] != w {
 		for _, freed := range w.freed {
 			freed <- nil
@@ -525,9 +535,9 @@ func (n *Names) drop(w *wish) {
 		w.freed = nil
 		return
 	}
-	if w.holding == nil { // no Answer comes
-		delete(n.wishes, w.name)
-	} else {
+	delete(n.wishes, w.name)
+	if w.holding != nil { // else no Answer comes
+		n.freeing[w.name] = w
 		n.mu.Lock()
 		delete(n.held, w.name)
 		n.mu.Unlock()
@@ -694,7 +704,7 @@ func (n *Names) claim(ctx context.Context, ev lease.Event, entered uint64, value
 		case k:
 			var r holderValue
 			_ = json.Unmarshal(e.Value, &r) // what is not ours holds the name all the same
-			ev.Kind, ev.Revision, ev.Other = lease.Refused, e.Created, int64(e.Lease)
+			ev.Kind, ev.Revision, ev.Other, ev.Owner = lease.Refused, e.Created, int64(e.Lease), r.Owner
 			if r.Token == ev.Token && r.Owner == n.owner && ev.Other == ev.Lease {
 				ev.Kind = lease.Claimed
 			}

@@ -2,6 +2,7 @@ package hosts_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -332,6 +333,18 @@ func TestClaimMeets(t *testing.T) {
 		"no session": func(hosts.Engine, hosts.Lease) hosts.Op {
 			return hosts.Op{Key: "coppice/shop/hosts/a", Delete: true}
 		},
+		"an entry of a former session": func(admin hosts.Engine, _ hosts.Lease) hosts.Op {
+			var r struct{ Owner string }
+			l, err := admin.List(t.Context(), "coppice/shop/hosts/a")
+			if err == nil {
+				err = json.Unmarshal(l.Entries[0].Value, &r)
+			}
+			long, bad := admin.Grant(t.Context(), time.Hour)
+			if err = errors.Join(err, bad); err != nil {
+				t.Error(err)
+			}
+			return hosts.Op{Key: "coppice/shop/names/billing", Lease: long, Value: fmt.Appendf(nil, `{"host":"a","owner":%q,"token":1}`, r.Owner)}
+		},
 		"an entry of another claim": func(_ hosts.Engine, l hosts.Lease) hosts.Op {
 			return hosts.Op{Key: "coppice/shop/names/billing", Lease: l, Value: []byte(`{"host":"a","boot":"boot-a","token":99,"value":"b2xk"}`)}
 		},
@@ -399,6 +412,31 @@ func TestHostTwice(t *testing.T) {
 		if time.Since(at) > time.Second {
 			t.Errorf("the third began %v after the second, whose lease it knew", time.Since(at))
 		}
+	})
+}
+
+// TestGivenBackInDoubt: a name that this host gives back, and does not know to be free, is given back
+// once however often that is asked for, and is no other's for who wants it here: he waits.
+func TestGivenBackInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := hoststest.NewMemory()
+		a := join(t, m, hosts.NamesConfig{Host: "a"})
+		first := register(t, a, "billing", "")
+		m.SetFault(faultOf("Commit", hoststest.LoseAnswer))
+		hasty, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		for range 2 {
+			if err := first.Release(hasty); !errors.Is(err, hosts.ErrUnavailable) {
+				t.Errorf("release in doubt: %v", err)
+			}
+		}
+		time.AfterFunc(time.Second, func() { m.SetFault(nil) })
+		second := register(t, a, "billing", "")
+		if second.Fence().Number <= first.Fence().Number {
+			t.Errorf("fence %d after %d", second.Fence().Number, first.Fence().Number)
+		}
+		release(t, second)
+		release(t, first)
 	})
 }
 

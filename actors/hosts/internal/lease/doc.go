@@ -51,7 +51,7 @@ const (
 	Gone                      // of Renew or Claim: Lease has ended
 	Revoked                   // of Revoke of Lease
 	Claimed                   // of Claim of Name by Token: its entry was made by Revision
-	Refused                   // of Claim of Name by Token: it is held under Other, made by Revision
+	Refused                   // of Claim of Name by Token: it is held by Owner under Other, made by Revision
 	Deleted                   // of Delete of Name made by Revision: it is gone
 	Failed                    // of Of, with its Lease, Name, Token, Revision: not known whether it was done
 	Seen                      // the watch shows Name with Token under Lease, made by Revision

@@ -366,7 +366,9 @@ func (s *State) claimed(ev Event) {
 	}
 	n.calling = false
 	switch {
-	case ev.Kind == Refused && ev.Other == s.lease && ev.Revision != 0: // left over from this session
+	case ev.Kind == Refused && (ev.Other == s.lease || ev.Owner == s.cfg.Owner) && ev.Revision != 0:
+		// Left over from this session, or from a former one, by a claim whose answer was lost: what
+		// was held has stopped, or it would not be claimed.
 		s.remove(n.name, ev.Revision, false)
 		n.place = waiting
 	case ev.Kind == Refused:

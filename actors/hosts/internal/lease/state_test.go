@@ -76,6 +76,14 @@ func TestSteps(t *testing.T) {
 			{6 * second, of(Want), ""},
 			{6 * second, of(Drop), "delete a made by 8"},
 		}},
+		{"what a claim has left under a former session is deleted, and is no other's", begin, []step{
+			{0, of(Want), "claim a token 1 under 1, entered by 7"},
+			{second, Event{Kind: Gone, Lease: 1}, "disarm, session lost, revoke 1, grant"},
+			{second, Event{Kind: Granted, Lease: 2, Sent: Time(second)}, "enter 2"},
+			{second, Event{Kind: Entered, Lease: 2, Revision: 9}, "arm 5.5s, session live, claim a token 2 under 2, entered by 9"},
+			{second, Event{Kind: Refused, Name: "a", Token: 2, Other: 1, Owner: "me", Revision: 8}, "delete a made by 8"},
+			{second, Event{Kind: Deleted, Name: "a", Revision: 8}, "claim a token 3 under 2, entered by 9"},
+		}},
 		{"the lease is gone", hold, []step{{second, Event{Kind: Gone, Lease: 1}, "disarm, session lost, stop a by 8"}}},
 		{"a grant that took too long is given back", nil, []step{
 			{0, of(Wake), "grant"}, {5 * second, Event{Kind: Granted, Lease: 1}, "disarm, revoke 1, grant"},
