@@ -46,7 +46,7 @@ type handOverRequest struct {
 
 func (w *wrapper) handOver(ctx actor.Context, req *handOverRequest) {
 	defer close(req.done)
-	user, ok := w.user.(HandsOver)
+	user, ok := original(w.user).(HandsOver)
 	if !ok || w.failed || w.stopping || w.inc.killed.Load() {
 		return
 	}
@@ -63,7 +63,7 @@ func (w *wrapper) handOver(ctx actor.Context, req *handOverRequest) {
 
 // takeOver gives the actor, which has started, the state of its predecessor.
 func (w *wrapper) takeOver(ctx actor.Context, h *Handover) {
-	user, ok := w.user.(HandsOver)
+	user, ok := original(w.user).(HandsOver)
 	if !ok {
 		w.inc.proc.log.Warn("an actor does not take over the state of its predecessor", slog.String("actor", w.inc.id))
 		return

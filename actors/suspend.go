@@ -135,7 +135,7 @@ func (la *localActors) hold(ctx context.Context) (map[*incarnation]*handOverRequ
 func (inc *incarnation) handsOver() bool {
 	select {
 	case <-inc.startDone:
-		_, ok := inc.wrapper.user.(HandsOver)
+		_, ok := original(inc.wrapper.user).(HandsOver)
 		return ok
 	default:
 		return false

@@ -16,6 +16,7 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
+	"go.opentelemetry.io/otel/trace/noop"
 )
 
 // pausable is a Conn that can be suspended, as one between two processes can.
@@ -254,7 +255,8 @@ func wantNoDown(t *testing.T, m *actors.Monitor) {
 func TestReplace(t *testing.T) {
 	tree := newTree(t, 2)
 	a, b := tree.Child(0), tree.Child(1)
-	kept := spawn(t, tree.Master, "kept", aTally(tally{}))
+	instrumented := actors.Instrument(noop.NewTracerProvider(), aTally(tally{})) // is the actor inside
+	kept := spawn(t, tree.Master, "kept", instrumented)
 	plain := spawn(t, tree.Master, "plain", echo)
 	gone := spawn(t, tree.Master, "gone", aTally(tally{}))
 	ctx := testContext(t)
@@ -293,7 +295,7 @@ func TestReplace(t *testing.T) {
 
 	state := tree.mustSuspend()
 	tree.replace(state, func(s *actors.System) {
-		spawn(t, s, "kept", aTally(tally{}))
+		spawn(t, s, "kept", instrumented)
 		spawn(t, s, "plain", echo)
 	})
 	wantErr(t, next(t, held), actors.ErrReplaced)
