@@ -12,6 +12,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors/hosts/hoststest"
 	"github.com/coppice-go/coppice/actors/hosts/internal/trunk"
+	"github.com/coppice-go/coppice/fdipc"
 )
 
 // frame is a trunk frame as docs/protocol.md has it.
@@ -263,6 +264,38 @@ func TestShortBetweenLong(t *testing.T) {
 		}
 		if m := l.Memory(); m > 64<<10 {
 			t.Errorf("%d bytes are held with a credit of 64 KiB", m)
+		}
+		l.End(nil)
+	})
+}
+
+// failing is a sink that takes nothing any more.
+type failing struct{ collector }
+
+func (*failing) TrySend(*fdipc.Frame) error { return io.ErrClosedPipe }
+
+// TestSinkFailsWithinFrame: what comes for a sink that has failed within a frame in pieces is
+// dropped, and the trunk stays.
+func TestSinkFailsWithinFrame(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n, a := victim(t)
+		c, tr := intrude(t, n, a)
+		go io.Copy(io.Discard, c) //nolint:errcheck // until the end
+		write(t, c, frame(5, 0, 1))
+		ended := make(chan *trunk.LaneEnd, 1)
+		l := <-a.opened
+		l.Join(&failing{}, func(e *trunk.LaneEnd) { ended <- e })
+		head := []byte{0x30, 0, 1, 0, 0, 0, 0, 0, 0, 0}                          // of a frame: kind, flags, target
+		write(t, c, frame(7, 0x0a, 1, append(head[:10:10], 2, 0, 0, 0, 'x')...)) // the first of two bytes
+		write(t, c, frame(7, 0, 1, head...))                                     // of the other flow
+		write(t, c, frame(7, 0x0c, 1, 'x'))                                      // the rest
+		write(t, c, frame(7, 8, 1, head...))                                     // another one
+		if e := <-ended; !errors.Is(e, io.ErrClosedPipe) {
+			t.Error(e)
+		}
+		<-time.After(1500 * time.Millisecond) // of the bubble: a trunk that is given up has ended by then
+		if a.Trunk("b") != tr {
+			t.Error("the trunk is lost")
 		}
 		l.End(nil)
 	})

@@ -633,7 +633,7 @@ func (t *Trunk) handleData(h header, body []byte, more bool) error {
 		err = protocolError("a frame before lane %d was accepted", h.lane)
 	case fl.room < 0:
 		err = protocolError("lane %d has no credit for %d bytes", h.lane, cost)
-	case p.continues != (fl.part != nil):
+	case !l.dead && p.continues != (fl.part != nil): // what comes for a dead lane is dropped
 		err = protocolError("piece of lane %d out of its order", h.lane)
 	}
 	if err == nil && !p.more && !p.cut {
