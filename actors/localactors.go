@@ -219,9 +219,13 @@ func (la *localActors) unwatch(id string, k watchKey) {
 
 // infos returns what is counted of the live actors, by id.
 func (la *localActors) infos() []ActorInfo {
-	var list []ActorInfo
-	la.table.each(func(inc *incarnation) { list = append(list, inc.info()) })
-	slices.SortFunc(list, func(a, b ActorInfo) int { return strings.Compare(a.PID, b.PID) })
+	var all []*incarnation
+	la.table.each(func(inc *incarnation) { all = append(all, inc) })
+	slices.SortFunc(all, func(a, b *incarnation) int { return strings.Compare(a.pid.Id, b.pid.Id) })
+	list := slices.Grow([]ActorInfo(nil), len(all))
+	for _, inc := range all {
+		list = append(list, inc.info())
+	}
 	return list
 }
 
