@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -188,6 +189,34 @@ func TestStalledWorker(t *testing.T) {
 		}
 		go serveID(lna, "a") // it skips revoked connections
 		until(t, "the worker to be used again", func() bool { return ask(t, "tcp", addr) == "a" })
+	})
+}
+
+// TestDeadIsNotStalled: of a worker that dies with connections on offer the log does not say that it
+// does not take them.
+func TestDeadIsNotStalled(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		var log lines
+		tr := newTree(t, mem, func(tr *tree) { tr.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		a := tr.worker(0)
+		addr := a.mustListen(loopback).Addr().String()
+		tr.joined(1)
+		for range 3 {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+		}
+		until(t, "they are on offer", func() bool { return tr.stats().Counts.Offered == 3 })
+		tr.disp.RemoveWorker(a.ID) // it is reaped
+		until(t, "they come back", func() bool { return tr.stats().Counts.Waiting == 3 })
+		a.kill()
+		go serveID(tr.worker(1).mustListen(loopback2(addr)), "b")
+		until(t, "they are claimed", func() bool { return tr.stats().Counts.Claimed == 3 })
+		if n := log.count("stalled"); n > 0 {
+			t.Errorf("%d lines say that it is stalled", n)
+		}
 	})
 }
 

@@ -470,6 +470,33 @@ func init() {
 	}
 }
 
+// TestIdleIsNotForced: an idle connection that the end of the tree closes is no loss, and is not
+// counted as cut.
+func TestIdleIsNotForced(t *testing.T) {
+	setOrder("serve")
+	p := startTree(t, "canary, no sample")
+	c := &http.Client{Transport: &http.Transport{}}
+	defer c.CloseIdleConnections()
+	resp, err := c.Get("http://" + p.Listeners()[0].Addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	resp.Body.Close()
+	events := p.Events(coppice.FromNow)
+	if err := p.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if ev := next(t, events, coppice.WorkerDrained); ev.Forced != 0 {
+			t.Error(ev)
+		}
+	}
+	if s := p.output.String(); strings.Contains(s, "connections cut") {
+		t.Error(s)
+	}
+}
+
 // TestForcedOfKilled: connections that a worker cut at its drain's deadline are counted although
 // the worker does not end in time, and is killed.
 func TestForcedOfKilled(t *testing.T) {

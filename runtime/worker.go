@@ -343,10 +343,10 @@ type Server interface {
 // send a request: it answers one more request, with "Connection: close". If its client sends none,
 // the connection is closed and counted as forced. That happens from half of the drain to three
 // quarters of it when another worker has taken this worker's place, and within a twentieth of the
-// drain when the pool itself stops, because then no worker is left to ask again. HTTP/2 connections
-// get GOAWAY when the drain begins, with TLS and without, and finish their requests. End a hijacked
-// connection, such as a WebSocket, when ctx ends; functions of RegisterOnShutdown run only when the
-// HTTP/1 connections are gone.
+// drain when the pool itself stops, because then no worker is left to ask again; such a one is not
+// counted. HTTP/2 connections get GOAWAY when the drain begins, with TLS and without, and finish
+// their requests. End a hijacked connection, such as a WebSocket, when ctx ends; functions of
+// RegisterOnShutdown run only when the HTTP/1 connections are gone.
 //
 // While it serves, Serve sets Handler, ConnState, ConnContext and TLSNextProto of an *http.Server
 // to its own, which call the user's. When it returns it restores the user's, unless connections had

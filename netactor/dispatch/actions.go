@@ -12,7 +12,7 @@ import (
 
 // Settled handles the outcome of an offer; it is for fdipc.Config.Resolved of every link. It
 // returns false, and does nothing, for a handle that this dispatcher did not offer.
-func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bool {
+func (d *Dispatcher) Settled(link *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bool {
 	p, ok := h.Tag.(*balance.PendingConn)
 	if !ok {
 		return false
@@ -38,6 +38,7 @@ func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bo
 		p.Peek = balance.PeekReset
 	}
 	if reset || p.OnlyTo != 0 && o != fdipc.Claimed {
+		d.untried(p)
 		acts.drops = append(acts.drops, p)
 	}
 	if all {
@@ -45,9 +46,9 @@ func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bo
 	} else {
 		d.updateListenerLocked(&acts, l)
 	}
-	why := w.SuspendReason
+	why, gone := w.SuspendReason, d.balancer.Workers[w.Worker.ID] != w
 	d.mu.Unlock()
-	if suspended || well {
+	if (suspended || well) && !gone && link.Err() == nil { // otherwise its connections come back because it, or its link, has ended
 		d.logSuspended(w, suspended, l.Name, balance.SuspendedText(why))
 	}
 	d.run(&acts)
@@ -183,6 +184,7 @@ func (d *Dispatcher) unsent(acts *actions, m *balance.Membership, via *fdipc.Con
 	for _, h := range handles {
 		p := h.Tag.(*balance.PendingConn)
 		if d.balancer.Unsent(p, over, time.Now()); p.OnlyTo != 0 {
+			d.untried(p)
 			acts.drops = append(acts.drops, p)
 		}
 	}

@@ -105,6 +105,14 @@ func (d *Dispatcher) judge(p *balance.PendingConn) {
 	}
 }
 
+// untried lets the next connection be the probe: this one did not reach the worker.
+func (d *Dispatcher) untried(p *balance.PendingConn) {
+	if all := d.guarded.all.Load(); all != nil && (*all)[p.First] != nil {
+		k := (*all)[p.First]
+		k.probed.CompareAndSwap(k.Probe, k.Probe-1)
+	}
+}
+
 // settleJudgedLocked ends the peeking of a connection that judge has marked. It is offered, or
 // appended to away.
 func (d *Dispatcher) settleJudgedLocked(p *balance.PendingConn, acts *actions, away []*balance.PendingConn) []*balance.PendingConn {
@@ -112,7 +120,8 @@ func (d *Dispatcher) settleJudgedLocked(p *balance.PendingConn, acts *actions, a
 		d.balancer.Quarantine(p)
 		return append(away, p)
 	}
-	if !d.balancer.PlaceOnly(p) {
+	if !d.balancer.PlaceOnly(p) { // it may have no link yet to this listener process
+		d.untried(p)
 		return append(away, p)
 	}
 	p.Via = p.OfferedTo.Worker.Link

@@ -82,6 +82,7 @@ type Session struct {
 	idleLimit    context.Context // ends when the last idle connections are closed, at the latest with drain
 	endIdleLimit context.CancelFunc
 	forced       atomic.Int64 // connections cut at a deadline
+	last         atomic.Bool  // it drains, and no other takes its place
 	spare        spareSlot
 	figures      *canary.Recorder // nil in a pool without a canary
 	ready        func() error
@@ -165,6 +166,9 @@ func (s *Session) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		err = childproto.Handle(f, func(r childproto.StopRequest) {
 			if r.Park && s.netListeners != nil {
 				s.netListeners.Park()
+			}
+			if r.Drain > 0 && !r.Park {
+				s.last.Store(true)
 			}
 			s.beginDrain(errStopRequested, r.Drain, r.Idle)
 		})
@@ -287,9 +291,10 @@ func endAfter(ctx context.Context, d time.Duration, cancel func()) {
 }
 
 // countForcedEarly counts connections that are cut before the drain's end. At the drain's end,
-// CountOpenForced counts all open ones.
-func (s *Session) countForcedEarly(n int) {
-	if s.drain.Err() == nil {
+// CountOpenForced counts all open ones. An idle one, whose client has not asked, is no loss where no
+// other worker is there for its next request.
+func (s *Session) countForcedEarly(n int, asked bool) {
+	if s.drain.Err() == nil && (asked || !s.last.Load()) {
 		s.countForced(n)
 	}
 }

@@ -42,7 +42,7 @@ func timedServer(t *testing.T, http2 bool, h http.HandlerFunc) (*httptest.Server
 	s.EnableHTTP2 = http2
 	base, stop := context.WithCancel(context.Background()) // as the worker's
 	s.Config.BaseContext = func(net.Listener) context.Context { return base }
-	d := New(s.Config, nil, func(ctx context.Context, _ net.Conn) context.Context { return ctx }, func(int) {}, func(int) {}, g)
+	d := New(s.Config, nil, func(ctx context.Context, _ net.Conn) context.Context { return ctx }, func(int, bool) {}, func(int) {}, g)
 	d.Time()
 	if http2 {
 		s.StartTLS()
@@ -198,7 +198,7 @@ func TestTimedCost(t *testing.T) {
 	allocations := func(timed bool) float64 {
 		s := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
 		g := &timedGate{}
-		d := New(s, nil, func(ctx context.Context, _ net.Conn) context.Context { return ctx }, func(int) {}, func(int) {}, g)
+		d := New(s, nil, func(ctx context.Context, _ net.Conn) context.Context { return ctx }, func(int, bool) {}, func(int) {}, g)
 		c, _ := net.Pipe()
 		if timed {
 			d.Time()

@@ -23,8 +23,8 @@ import (
 // answer, or from the Shutdown that follows. The same goes for an HTTP/2 that the user has set up.
 type Drain struct {
 	inner    http.Handler
-	force    func(n int) // counts connections that are closed without an answer
-	count    func(n int) // counts requests
+	force    func(n int, asked bool) // counts connections that are closed without an answer; asked: with a request
+	count    func(n int)             // counts requests
 	gate     Gate
 	served   func(took time.Duration, failed bool) // nil = not measured
 	timed    map[net.Conn]*Timed                   // guarded by mu: of connections that are open; nil = requests are not timed
@@ -82,8 +82,9 @@ type connKey struct{}
 // New puts a Drain between s and its handler. It changes s, which must not serve yet, until the
 // last Release. The user's hooks are called as before. conf, if not nil, stands for s.TLSConfig,
 // and connContext for an s.ConnContext that is nil. force and count are called for connections
-// that are closed without an answer, and for requests, on any goroutine; they must not block.
-func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net.Conn) context.Context, force, count func(n int), gate Gate) *Drain {
+// that are closed without an answer (asked: bytes of their clients lie there unread), and for
+// requests, on any goroutine; they must not block.
+func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net.Conn) context.Context, force func(n int, asked bool), count func(n int), gate Gate) *Drain {
 	d := &Drain{
 		inner: s.Handler, force: force, count: count, gate: gate, conns: map[net.Conn]*httpConn{}, empty: make(chan struct{}, 1),
 		server: s, before: fields{s.Handler, s.ConnState, s.ConnContext, s.TLSNextProto, s.TLSConfig}, ended: make(chan struct{}, 1),
@@ -247,7 +248,7 @@ func (d *Drain) note(c net.Conn, st http.ConnState) {
 	if state != nil { // else it is HTTP/2
 		state.ConnState = st
 		if d.over && st == http.StateIdle {
-			d.force(1)
+			d.force(1, false)
 		}
 	}
 	d.mu.Unlock()
@@ -357,7 +358,7 @@ func (d *Drain) closeSome(n int) {
 			st.looked, st.received = true, received
 		default:
 			closeBelow(c)
-			d.force(1)
+			d.force(1, false)
 			delete(d.conns, c)
 			n--
 		}
@@ -378,8 +379,9 @@ func (d *Drain) closeRest() {
 	for c, st := range d.conns {
 		switch st.ConnState {
 		case http.StateNew, http.StateIdle: // Shutdown would wait 5 s for a new one's request
+			asked, _ := input(c)
 			closeBelow(c)
-			d.force(1)
+			d.force(1, asked)
 		case http.StateActive, http.StateClosed, http.StateHijacked:
 		}
 	}

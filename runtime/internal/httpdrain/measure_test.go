@@ -51,7 +51,7 @@ func TestMeasure(t *testing.T) {
 			}
 			results := make(chan result, 16)
 			var counted atomic.Int64
-			d := New(s.Config, nil, func(ctx context.Context, _ net.Conn) context.Context { return ctx }, func(int) {}, func(n int) { counted.Add(int64(n)) }, openGate{})
+			d := New(s.Config, nil, func(ctx context.Context, _ net.Conn) context.Context { return ctx }, func(int, bool) {}, func(n int) { counted.Add(int64(n)) }, openGate{})
 			d.Measure(func(took time.Duration, failed bool) { results <- result{took, failed} })
 			if s.EnableHTTP2 {
 				s.StartTLS()

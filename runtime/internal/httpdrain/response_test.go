@@ -20,7 +20,7 @@ import (
 func drained(t *testing.T, h http.Handler, http2 bool) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
-	d := httpdrain.New(s.Config, nil, nil, func(int) {}, func(int) {}, unguarded{})
+	d := httpdrain.New(s.Config, nil, nil, func(int, bool) {}, func(int) {}, unguarded{})
 	d.Begin(false)
 	if s.EnableHTTP2 = http2; http2 {
 		s.StartTLS()
