@@ -265,9 +265,8 @@ func (s *splice) join(l *trunk.Lane) {
 	}
 	if l == nil {
 		go s.conn.Close() // ends within fdipc's linger
-	} else {
-		s.endIfOver()
 	}
+	s.endIfOver() // it may have ended before
 }
 
 // localEnded takes note that all that the process has sent is in the trunk, and that no more comes.

@@ -19,6 +19,9 @@ import (
 // COPPICE_SOAK=1 they are 5,041 over a whole trunk.
 func TestManyPairs(t *testing.T) {
 	lanes, processes := 32, 12
+	if testing.Short() {
+		lanes, processes = 16, 6
+	}
 	if os.Getenv("COPPICE_SOAK") == "1" {
 		lanes, processes = 0, 71
 	}
