@@ -105,11 +105,12 @@ func (d *Dispatcher) judge(p *balance.PendingConn) {
 	}
 }
 
-// untried lets the next connection be the probe: this one did not reach the worker.
+// untried lets the next connection be the probe, if this one was and did not reach the worker.
 func (d *Dispatcher) untried(p *balance.PendingConn) {
-	if all := d.guarded.all.Load(); all != nil && (*all)[p.First] != nil {
-		k := (*all)[p.First]
-		k.probed.CompareAndSwap(k.Probe, k.Probe-1)
+	if all := d.guarded.all.Load(); all != nil && p.OnlyTo != 0 {
+		if k := (*all)[p.First]; k != nil && k.Worker == p.OnlyTo {
+			k.probed.CompareAndSwap(k.Probe, k.Probe-1)
+		}
 	}
 }
 
@@ -133,6 +134,10 @@ func (d *Dispatcher) settleJudgedLocked(p *balance.PendingConn, acts *actions, a
 func (a *acceptor) quarantine(away []*balance.PendingConn) {
 	for _, p := range away {
 		traceUnserved(p, errTurnedAway)
+		if a.poisonAnswer == "" {
+			closeHere(p)
+			continue
+		}
 		(&acceptedConn{h: p.Handle, fd: p.FD}).turnAway(a.poisonAnswer, &a.lingering)
 	}
 }

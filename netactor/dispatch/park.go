@@ -72,6 +72,7 @@ func (d *Dispatcher) resume(acts *actions, p *balance.PendingConn) {
 	acts.offers = acts.offers[:0]
 	d.mu.Lock()
 	balance.CountPeek(&p.Listener.Counts, p.Peek)
+	a := d.acceptors[p.Listener.Number] // which may end with this connection
 	var away []*balance.PendingConn
 	if p.Peek == balance.PeekRefused || p.OnlyTo != 0 {
 		d.balancer.ResumePeek(p, math.MaxInt)
@@ -80,11 +81,8 @@ func (d *Dispatcher) resume(acts *actions, p *balance.PendingConn) {
 		d.balancer.Resume(p)
 	}
 	d.updateListenerLocked(acts, p.Listener)
-	a := d.acceptors[p.Listener.Number]
 	d.mu.Unlock()
-	if a != nil {
-		a.quarantine(away)
-	}
+	a.quarantine(away)
 	d.run(acts)
 }
 
