@@ -390,6 +390,9 @@ func (g *requestGuard) Operate(do, key string) error {
 	}
 	g.newsLocked(fmt.Sprintf("%q: an operator asked to %s it", key, do))
 	delete(g.probes, key)
+	if key == g.trial && g.recall != nil {
+		g.later = append(g.later, g.recall)
+	}
 	g.tellLocked()
 	return nil
 }

@@ -130,6 +130,31 @@ func TestRequestGuard(t *testing.T) {
 	})
 }
 
+// TestRequestGuardTrial: the worker in which a key is tried alone ends also if an operator releases
+// or forgets the key meanwhile. It lived on, and nothing was tried any more.
+func TestRequestGuardTrial(t *testing.T) {
+	for _, do := range []string{"release", "forget"} {
+		g := newRequestGuard(Poison{Deaths: 1, Probe: 1}, "web", slog.New(slog.DiscardHandler))
+		lent, recalled := 0, 0
+		g.lend, g.recall = func() { lent++ }, func() { recalled++ }
+		for n := 1; n <= 2; n++ {
+			dead, alone := &toldWorker{id: "dead"}, &toldWorker{id: "alone"}
+			g.join(dead)
+			g.left(dead, "boom", []inflight.Served{{Key: "lines: poison"}})
+			for deadline := time.Now().Add(time.Minute); lent < n && time.Now().Before(deadline); {
+				g.told(nil, childproto.GuardedKey{Key: []byte("lines: poison"), Refused: 1})
+			}
+			g.join(alone)
+			g.tryIn(alone)
+			if err := g.Operate(do, "lines: poison"); err != nil || lent != n || recalled != n {
+				t.Fatalf("%s: %v; %d workers lent, %d recalled, want %d", do, err, lent, recalled, n)
+			}
+			g.left(alone, "asked", nil)
+			g.triedIn(nil)
+		}
+	}
+}
+
 // TestRequestGuardBound: what no frame has room for is cleared, so that no worker refuses a key
 // that no other can have answered.
 func TestRequestGuardBound(t *testing.T) {

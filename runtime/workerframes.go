@@ -12,6 +12,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/inflight"
+	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -205,6 +206,10 @@ func (w *poolWorker) replaceOverdue(why error, served []inflight.Served) {
 	w.overdueRequests = served
 	w.overdue.Store(&why)
 	w.driver.guard.left(w, why.Error(), served)
+	if w.hello.Alone { // no slot waits for another
+		w.driver.step(pool.Event{Kind: pool.Recall})
+		return
+	}
 	w.driver.markDue(w, "request")
 }
 
