@@ -148,15 +148,17 @@ func (rt *Runtime) startNode(ctx context.Context, at *node, up *supervisor.Super
 	spec := rt.childSpec(n, awaited)
 	first, start := sync.OnceFunc(func() {
 		rt.sizes.forget(n.path)
+		n.starts.Add(1)
 		at.put(n)
 	}), spec.Start
 	spec.Start = supervisor.StarterFunc(func(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
 		first()
 		i, err := start.Start(ctx, inc)
 		if err == nil && spec.Restart == supervisor.Temporary {
-			go func() { // ends with the child, which is not started again
+			start := n.starts.Load()
+			go func() { // ends with the child, which only startNode starts again
 				<-i.Done()
-				at.remove(n)
+				at.replace(func(o *node) bool { return o == n && n.starts.Load() == start })
 			}()
 		}
 		return i, err

@@ -193,6 +193,12 @@ func TestChildCalls(t *testing.T) {
 		}
 		want("a temporary child", p.RestartChild(ctx, "once"), supervisor.ErrNotFound)
 	}
+	want("a temporary child", p.StartChild(ctx, "", temporary), nil)
+	for range 20 { // the end of the one before does not take it out of the tree
+		want("a temporary child", p.Restart(ctx, "once"), nil)
+		want("a temporary child that was replaced", p.RestartChild(ctx, "once"), supervisor.ErrRunning)
+	}
+	want("a temporary child", p.TerminateChild(ctx, "once"), nil)
 	for what, err := range map[string]error{
 		"the supervisor of the listener process": p.TerminateChild(ctx, "listeners"),
 		"a parent that is not there":             p.StartChild(ctx, "nowhere", temporary),

@@ -22,6 +22,7 @@ type node struct {
 
 	now      atomic.Pointer[[]*node]             // the children that it has now; nil = declared
 	instance atomic.Pointer[supervisor.Instance] // of a Supervisor and a Process: the latest
+	starts   atomic.Int64                        // by startNode
 }
 
 // children returns the children that n has now. The caller must not change them.
