@@ -281,7 +281,9 @@ func (ps *peers) leave(p *peer) bool {
 	p.rested.Store(true)
 	p.closeLocked(supervisor.Reason{Kind: supervisor.Normal})
 	close(p.rest.until)
-	ps.broken[p.address] = p.number
+	if p.number != 0 { // it is not forgotten
+		ps.broken[p.address] = p.number
+	}
 	if p.conn != nil && !p.connEnded {
 		ps.left[p] = struct{}{}
 	}

@@ -39,6 +39,9 @@ func TestIdleLanes(t *testing.T) {
 			}
 		}
 		settled(t, name+": a lane is remembered", func() bool { return x.LostLanes() == 0 && y.LostLanes() == 0 })
+		if n := x.Stats().Malformed + y.Stats().Malformed; n > 0 {
+			t.Errorf("%s: %d frames count as malformed", name, n)
+		}
 	}
 }
 

@@ -102,7 +102,10 @@ func (ps *peers) onLane(p *peer, f *fdipc.Frame, r *wire.Reader) {
 	op, address := r.Byte(), r.Text(wire.MaxAddress)
 	switch master := !ps.hasUplink(); {
 	case p.foreign && p.lane && op >= laneIdle && op <= laneHint:
-		ps.onRest(p, op, f.Lane, r)
+		if ps.onRest(p, op, f.Lane, r); !r.Bad {
+			f.Refuse(fdipc.ReasonUnknown)
+			return
+		}
 	case p.lane: // no sibling makes lanes, nor does another host
 		r.Fail()
 	case master && ps.foreign != nil && ps.foreign.isGateway(p) && ps.foreign.onFrame(op, address, r):
