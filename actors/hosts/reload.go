@@ -206,7 +206,8 @@ func (o *operator) ordered(c actor.Context, x hostOrder) {
 	}
 	select {
 	case o.answers <- struct{}{}:
-	default:
+	default: // said, as the asker would wait for as long as this master answers it anything
+		c.Respond(hostOrdered{actors.ErrBusy.Error()})
 		return
 	}
 	go func() { // ends with the order, or the master that has asked
