@@ -192,7 +192,6 @@ type splice struct {
 	// Guarded by gateway.mu.
 	opening bool     // it has no lane yet
 	after   []func() // what is done when it is
-	sent    bool     // the other host was asked for one, or it has asked
 	stale   bool     // the other host's lane is there in place of the one that it waits for
 	rests   bool     // the process has left the lane, as it had no use for it
 	over    bool     // conn has ended: all that the process has sent is in the trunk
@@ -406,7 +405,6 @@ func (g *gateway) open(ctx context.Context, t *trunk.Trunk, s *splice, info []by
 			return nil, nil, errStale
 		}
 		opening, err := t.Begin(info)
-		s.sent = err == nil
 		g.mu.Unlock()
 		var lane *trunk.Lane
 		var reply []byte
@@ -416,9 +414,6 @@ func (g *gateway) open(ctx context.Context, t *trunk.Trunk, s *splice, info []by
 		if !errors.Is(err, fdipc.ErrFull) && !errors.Is(err, trunk.ErrRefused) {
 			return lane, reply, err
 		}
-		g.mu.Lock()
-		s.sent = false
-		g.mu.Unlock()
 		select {
 		case <-room:
 		case <-time.After(roomPause): // the other side may have it
@@ -490,14 +485,13 @@ func (g *gateway) LaneAccepted(ref, number, incarnation uint64, end actors.HalfL
 	}
 	g.mu.Lock()
 	for s := range g.splices {
-		if s.opening && !s.sent && s.local == o.local && s.foreign == o.foreign {
+		if s.opening && s.local == o.local && s.foreign == o.foreign {
 			s.stale = true
 		}
 	}
 	g.mu.Unlock()
 	s, err := g.splice(number, o.local, o.foreign, end)
 	if err == nil {
-		s.sent = true
 		if err = o.lane.Accept(binary.AppendUvarint(nil, incarnation)); err == nil {
 			s.join(o.lane)
 			return
