@@ -351,6 +351,8 @@ func (n *Names) answer(e lease.Effect) {
 	switch e.Outcome {
 	case lease.Taken:
 		n.settle(w, fmt.Errorf("hosts: %q: %w", w.name, actors.ErrNameTaken))
+	case lease.Doubted:
+		n.settle(w, fmt.Errorf("hosts: %q: %w; a claim without an answer may have had it: %w", w.name, actors.ErrNameTaken, ErrUnavailable))
 	case lease.Closing:
 		n.settle(w, fmt.Errorf("hosts: %q: %w", w.name, ErrNamesClosed))
 	case lease.Lost:
@@ -384,7 +386,7 @@ func (n *Names) report(e lease.Effect) {
 		s.Live, s.Lease = true, Lease(e.Lease)
 	case lease.Taken:
 		s.Err = fmt.Errorf("hosts: host %q of boot %s is in the cluster: %w", n.cfg.Host, e.Boot, actors.ErrNameTaken)
-	case lease.Lost, lease.Closing, lease.Freed:
+	case lease.Lost, lease.Closing, lease.Freed, lease.Doubted:
 		s.Err = n.whyLocked()
 	}
 	if s.Live != n.session.Live || n.session.Since.IsZero() {
@@ -462,6 +464,8 @@ func (n *Names) WaitLive(ctx context.Context) error {
 // Errors: actors.ErrNameTaken if another holds the name, or this host does or is about to;
 // actors.ErrName; actors.ErrTooMany; ErrNamesClosed; when ctx ends first its error and
 // ErrUnavailable: then the name is not held, and an entry that the engine may yet make is deleted.
+// ErrUnavailable beside actors.ErrNameTaken says that too: others may have been refused because of
+// such an entry.
 func (n *Names) Register(ctx context.Context, name string, value []byte) (*Holding, error) {
 	return n.register(ctx, name, value, nil)
 }

@@ -674,3 +674,31 @@ func TestReleaseInDoubt(t *testing.T) {
 		eventually(t, b, "one")
 	})
 }
+
+// TestRefusedAfterDoubt: a refusal after a claim that was done, and whose answer and session were
+// lost, says that there was one: another was refused because of it.
+func TestRefusedAfterDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := hoststest.NewMemory()
+		a, b := join(t, m, hosts.NamesConfig{Host: "a"}), join(t, m, hosts.NamesConfig{Host: "b"})
+		live(t, a)
+		live(t, b)
+		m.SetFault(faultOf("Commit", hoststest.LoseAnswer))
+		refused := make(chan error)
+		go func() {
+			_, err := a.Register(t.Context(), "billing", nil)
+			refused <- err
+		}()
+		synctest.Wait()
+		m.SetFault(nil)
+		m.Cut("a", true)
+		if _, err := b.Register(t.Context(), "billing", nil); !errors.Is(err, actors.ErrNameTaken) || errors.Is(err, hosts.ErrUnavailable) {
+			t.Errorf("register beside the claim: %v", err)
+		}
+		eventually(t, b, "billing") // when the lease of a has ended
+		m.Cut("a", false)
+		if err := <-refused; !errors.Is(err, actors.ErrNameTaken) || !errors.Is(err, hosts.ErrUnavailable) {
+			t.Errorf("register after it: %v", err)
+		}
+	})
+}

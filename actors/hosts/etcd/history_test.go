@@ -302,7 +302,7 @@ func (h *history) names(ctx context.Context, n *hosts.Names, client int) {
 		holding, err := n.Register(limit, name, nil)
 		cancel()
 		switch {
-		case errors.Is(err, actors.ErrNameTaken):
+		case errors.Is(err, actors.ErrNameTaken) && !errors.Is(err, hosts.ErrUnavailable):
 			h.end(id, input{Kind: "refused"}, 0, call, 0)
 		case err != nil:
 			in.Unknown = true

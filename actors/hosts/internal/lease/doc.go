@@ -105,6 +105,7 @@ const (
 	Freed                  // the name was given back
 	Live                   // the session has begun
 	Lost                   // the session has ended, or may have; of a name given back: before the engine has freed it
+	Doubted                // as Taken, after a claim without an answer, by whose entry others may have been refused
 )
 
 // An Effect is an output of Step. Its kind says which fields it has.
@@ -132,7 +133,7 @@ func (k EventKind) String() string {
 }
 
 func (o Outcome) String() string {
-	return [...]string{"taken", "closing", "freed", "live", "lost"}[o]
+	return [...]string{"taken", "closing", "freed", "live", "lost", "doubted"}[o]
 }
 
 // String returns one line, for goldens.

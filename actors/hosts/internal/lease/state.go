@@ -57,6 +57,7 @@ type nameRecord struct {
 	calling  bool   // the claim is on its way
 	dropped  bool   // no longer wanted, but the claim is on its way
 	again    bool   // dropped, and wanted anew since: by another claim
+	doubtful bool   // a claim of before may have made an entry, or may yet
 	vanished uint64 // claiming: the last entry of the name that the watch has shown to be deleted
 	retryAt  Time
 }
@@ -192,7 +193,7 @@ func (s *State) lose(now Time) {
 	for _, n := range s.sorted() {
 		switch n.place {
 		case claiming:
-			n.place, n.token, n.revision, n.calling = waiting, 0, 0, false
+			n.place, n.token, n.revision, n.calling, n.doubtful = waiting, 0, 0, false, true
 			if n.dropped {
 				s.forget(n)
 			}
@@ -373,14 +374,18 @@ func (s *State) claimed(ev Event) {
 		n.place = waiting
 	case ev.Kind == Refused:
 		s.forget(n)
+		outcome := Taken
+		if n.doubtful {
+			outcome = Doubted
+		}
 		if !n.dropped {
-			s.emit(Effect{Kind: Answer, Name: n.name, Outcome: Taken, Revision: ev.Revision})
+			s.emit(Effect{Kind: Answer, Name: n.name, Outcome: outcome, Revision: ev.Revision})
 		}
 	case n.dropped:
 		s.remove(n.name, ev.Revision, false)
 		s.forget(n)
 	case ev.Revision <= n.vanished:
-		n.place = waiting
+		n.place, n.doubtful = waiting, true
 	default:
 		n.place, n.revision = held, ev.Revision
 		s.emit(Effect{Kind: Own, Name: n.name, Revision: n.revision})
@@ -421,7 +426,7 @@ func (s *State) failed(now Time, ev Event) {
 		}
 	case Claim:
 		if n := s.names[ev.Name]; n != nil && n.place == claiming && n.token == ev.Token {
-			n.calling, n.retryAt = false, now+s.pause()
+			n.calling, n.doubtful, n.retryAt = false, true, now+s.pause()
 			if n.dropped {
 				s.remove(n.name, n.revision, false) // or seen deletes it, if it comes to be
 				s.forget(n)

@@ -351,7 +351,7 @@ func (h *host) act(e lease.Effect) {
 		}
 	case lease.Answer:
 		switch e.Outcome {
-		case lease.Taken, lease.Closing:
+		case lease.Taken, lease.Doubted, lease.Closing:
 			delete(h.wanted, e.Name)
 		case lease.Freed, lease.Lost:
 		default:
