@@ -39,7 +39,7 @@ type instrumented struct {
 }
 
 // instruments returns the actor itself.
-func (a *instrumented) instruments() actor.Actor { return a.inner }
+func (a *instrumented) instruments() actor.Actor { return original(a.inner) }
 
 // instrumentedStrategy is for an actor that also decides for its children.
 type instrumentedStrategy struct {

@@ -255,7 +255,8 @@ func wantNoDown(t *testing.T, m *actors.Monitor) {
 func TestReplace(t *testing.T) {
 	tree := newTree(t, 2)
 	a, b := tree.Child(0), tree.Child(1)
-	instrumented := actors.Instrument(noop.NewTracerProvider(), aTally(tally{})) // is the actor inside
+	traced := noop.NewTracerProvider()
+	instrumented := actors.Instrument(traced, actors.Instrument(traced, aTally(tally{}))) // is the actor inside
 	kept := spawn(t, tree.Master, "kept", instrumented)
 	plain := spawn(t, tree.Master, "plain", echo)
 	gone := spawn(t, tree.Master, "gone", aTally(tally{}))
