@@ -61,15 +61,18 @@ func (c *poolDriver) showGuard(ctx context.Context) (end func()) {
 	if c.guard == nil {
 		return func() {}
 	}
+	forget := func() {
+		c.children.setGuard(c.path, nil)
+		c.guard.end()
+	}
 	system := c.children.system
 	pid, err := system.Spawn(ctx, c.path+"/"+guardKind, func() actor.Actor { return c.guard })
 	if err != nil {
 		c.log.Warn("the quarantine of a pool's requests cannot be shown", "pool", c.path, "err", err)
-		return func() {}
+		return forget
 	}
 	return func() {
-		c.children.setGuard(c.path, nil)
-		c.guard.end()
+		forget()
 		_ = system.Stop(context.Background(), pid) // it has nothing to do
 	}
 }
