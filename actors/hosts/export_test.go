@@ -68,6 +68,9 @@ func (c *Config) OnOpening(f func()) { c.opening = f }
 // SetMaxLanes sets how many lanes a trunk has.
 func (c *Config) SetMaxLanes(n int) { c.maxLanes = n }
 
+// RoomPause is before another host that has no room is asked again.
+const RoomPause = roomPause
+
 // SetPause sets how long is between two looks at Peers.
 func (c *Config) SetPause(d time.Duration) { c.pause = d }
 

@@ -414,6 +414,9 @@ func (g *gateway) open(ctx context.Context, t *trunk.Trunk, s *splice, info []by
 		if !errors.Is(err, fdipc.ErrFull) && !errors.Is(err, trunk.ErrRefused) {
 			return lane, reply, err
 		}
+		if errors.Is(err, trunk.ErrRefused) {
+			room = nil // there is some: that of the lane that was refused
+		}
 		select {
 		case <-room:
 		case <-time.After(roomPause): // the other side may have it

@@ -1,6 +1,7 @@
 package hosts_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -451,5 +452,50 @@ func TestConfig(t *testing.T) {
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), strings.TrimSpace(field)) {
 			t.Errorf("%s: error %v", field, err)
 		}
+	}
+}
+
+// openings counts how often a process is named in what is read.
+type openings struct {
+	net.Conn
+	of []byte
+	n  *atomic.Int64
+}
+
+func (o openings) Read(b []byte) (int, error) {
+	n, err := o.Conn.Read(b)
+	o.n.Add(int64(bytes.Count(b[:n], o.of)))
+	return n, err
+}
+
+// TestNoRoomThere: a host that has no room for a lane is asked for it again from time to time, not
+// as fast as it refuses.
+func TestNoRoomThere(t *testing.T) {
+	c := newNetwork(t, patience)
+	c.edit = func(cfg *hosts.Config) { cfg.SetOpenWait(10 * hosts.RoomPause) }
+	a := c.start("a", "boota")
+	from := a.child("a").System
+	var asked atomic.Int64
+	up := make(chan *trunk.Trunk, 1)
+	m, err := trunk.New(trunk.Config{
+		Cluster: "shop", Self: trunk.Host{Name: "c", Boot: "bootc", Incarnation: 1}, Silence: c.silence, MaxLanes: -1,
+		Dial: func(ctx context.Context, address string) (net.Conn, error) {
+			conn, err := c.net.Dial(ctx, "c", address)
+			return openings{conn, []byte(from.Address() + "bootc.1"), &asked}, err
+		},
+		Up: func(t *trunk.Trunk) { up <- t },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	m.SetPeers(map[string]string{"a": "a"})
+	next(t, "a trunk", up)
+	until(t, "the lane fails", func() bool {
+		_, err := from.Ask(t.Context(), actor.NewPID("bootc.1", "x"), "x")
+		return errors.Is(err, actors.ErrLane)
+	})
+	if n := asked.Load(); n < 1 || n > 30 {
+		t.Errorf("it was asked for %d times", n)
 	}
 }
