@@ -32,7 +32,7 @@ type story struct {
 
 // stories are all, in the order of the usage text. A new one is a new file, and a line
 // here.
-var stories = []story{hang, leak, crashLoop, reload, badReload, scale, spare, recycle, autoscale, poison, canary, deadlines}
+var stories = []story{hang, leak, crashLoop, reload, badReload, scale, spare, recycle, autoscale, poison, canary, deadlines, postmortem}
 
 func main() {
 	var s *story
@@ -105,6 +105,10 @@ func serve(ctx context.Context, w *coppice.Worker) error {
 		fmt.Fprintln(rw, w.Name(), string(w.Config()))
 	})
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
+	mux.HandleFunc("/bug", func(http.ResponseWriter, *http.Request) {
+		go mean(nil)
+		select {} // that is the end
+	})
 	mux.HandleFunc("/healthz", func(rw http.ResponseWriter, _ *http.Request) {
 		database.Lock()
 		defer database.Unlock()
@@ -115,10 +119,23 @@ func serve(ctx context.Context, w *coppice.Worker) error {
 		<-r.Context().Done() // of a query that takes long
 		http.Error(rw, context.Cause(r.Context()).Error(), http.StatusGatewayTimeout)
 	})
+	mux.HandleFunc("/feed", func(rw http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(rw).Flush() // the client knows that it is served
+		<-r.Context().Done()
+	})
 	mux.HandleFunc("/leak", func(http.ResponseWriter, *http.Request) {
 		leaked = append(leaked, []byte(strings.Repeat("x", 64<<20)))
 	})
 	return w.Serve(ctx, ln, &http.Server{Handler: mux})
+}
+
+// mean has a bug: there may be no prices.
+func mean(prices []int) int {
+	sum := 0
+	for _, p := range prices {
+		sum += p
+	}
+	return sum / len(prices)
 }
 
 // perWorker is how many connections a worker may have; 0 = any number.

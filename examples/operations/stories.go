@@ -299,3 +299,33 @@ var deadlines = story{
 		return nil
 	},
 }
+
+var postmortem = story{
+	"postmortem", "a worker dies of a bug: one report has where, what it was serving, and what was before",
+	func(p *coppice.Pool) { p.Size = 1 },
+	func(t *teller) error {
+		t.say("while a client reads a feed, another one's request meets the bug")
+		feed, err := http.Get("http://" + t.Listeners()[0].Addr.String() + "/feed")
+		if err != nil {
+			return err
+		}
+		defer feed.Body.Close()
+		t.get("/bug")
+		if err := t.until("exited", "restarting", "started"); err != nil {
+			return err
+		}
+		<-t.crashes
+		report := t.Crashes()[0]
+		text := report.String()
+		for _, part := range []string{"divide by zero", ".mean(", "GET /bug", "GET /feed", "web/0#2 started"} {
+			if !strings.Contains(text, part) {
+				return fmt.Errorf("the report does not tell %q:\n%s", part, text)
+			}
+		}
+		t.say("report %d, for `coppicectl crashes show %d`:", report.Number, report.Number)
+		for line := range strings.Lines(text) {
+			fmt.Print("          | ", line)
+		}
+		return nil
+	},
+}
