@@ -114,5 +114,8 @@ func (o options) report(ctx context.Context, w *coppice.Worker) error {
 func (o options) serveMetrics(ctx context.Context) error {
 	s := &http.Server{Addr: o.metrics, Handler: otlp.PrometheusHandler()}
 	defer context.AfterFunc(ctx, func() { s.Close() })()
-	return s.ListenAndServe()
+	if err := s.ListenAndServe(); ctx.Err() == nil {
+		return err
+	}
+	return nil // an error here would be one of the log's at each stop
 }
