@@ -8,7 +8,6 @@ import (
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
-	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -161,19 +160,4 @@ func (c *poolDriver) unslotted() []supervisor.Node {
 		return cmp.Compare(a.Info.(info).ID, b.Info.(info).ID)
 	})
 	return nodes
-}
-
-// logMemory says which pools at or below a node share the memory that a cgroup leaves, 0 = none
-// does, without having been told to.
-func (rt *Runtime) logMemory(cgroup int64, n *node) {
-	if p, ok := n.spec.(Pool); ok && p.forksItself() && p.Environment.MemoryLimit == 0 {
-		p = p.complete()
-		if e := p.environment(rt.sizes.size(n.path, p.Size), rt.generations.environ(), cgroup, process.MemoryLimit()); e.MemoryLimit > 0 {
-			rt.log.Info("each worker gets its share of the container's memory (GOMEMLIMIT=off in the environment: none does)",
-				"pool", n.path, "GOMEMLIMIT", e.MemoryLimit, "container", cgroup)
-		}
-	}
-	for _, c := range n.children() {
-		rt.logMemory(cgroup, c)
-	}
 }

@@ -1,9 +1,12 @@
 package coppice
 
 import (
+	"log/slog"
 	"maps"
 	"strings"
 	"sync"
+
+	"github.com/coppice-go/coppice/runtime/internal/process"
 )
 
 // poolSizes are the sizes of the pools that were scaled, by path. They outlive a pool that its
@@ -72,4 +75,19 @@ func (s *poolSizes) setLocked(path string, size int) {
 		s.of = map[string]int{}
 	}
 	s.of[path] = size
+}
+
+// logMemory says which pools at or below a node share the memory that a cgroup leaves, 0 = none
+// does, without having been told to.
+func (s *poolSizes) logMemory(log *slog.Logger, gs *generations, cgroup int64, n *node) {
+	if p, ok := n.spec.(Pool); ok && p.forksItself() && p.Environment.MemoryLimit == 0 {
+		p = p.complete()
+		if e := p.environment(s.size(n.path, p.Size), gs.environ(), cgroup, process.MemoryLimit()); e.MemoryLimit > 0 {
+			log.Info("each worker gets its share of the container's memory (GOMEMLIMIT=off in the environment: none does)",
+				"pool", n.path, "GOMEMLIMIT", e.MemoryLimit, "container", cgroup)
+		}
+	}
+	for _, c := range n.children() {
+		s.logMemory(log, gs, cgroup, c)
+	}
 }

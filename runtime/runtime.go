@@ -187,7 +187,7 @@ func Start(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 	up = true
 	if rt.inherited == nil {
 		rt.log.Info("the tree is up", "took", time.Since(rt.began))
-		rt.logMemory(process.CgroupMemory(), rt.root)
+		rt.sizes.logMemory(rt.log, &rt.generations, process.CgroupMemory(), rt.root)
 	} else {
 		what := "the new program has taken over"
 		if rt.inherited.back != "" {
