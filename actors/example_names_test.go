@@ -13,7 +13,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// system returns an actor system, and what ends it. In a tree it is Worker.System, or Runtime.System.
+// system returns an actor system, and what ends it. In a tree it is Worker.System, or
+// Runtime.System.
 func system(address string) (*actors.System, func()) {
 	s, err := actors.NewSystem(actors.Config{Address: address})
 	if err != nil {
@@ -51,7 +52,7 @@ func ExampleSystem_Register() {
 	// 2 <nil>
 }
 
-// watcher is told of the end of what it watches, by a message.
+// watcher gets a message when what it watches has ended.
 type watcher struct {
 	s    *actors.System
 	told chan<- string

@@ -21,10 +21,10 @@ import (
 //	  | laneOver, on both flows -------------> | all has come: laneLeft, and closes the lane
 //	  | otherwise: laneKeep -----------------> | goes on
 //
-// So all that was sent on the lane was handled when it is closed, and what is sent meanwhile goes by
-// the next lane, in its order. Something is outstanding if it waits for the end of a process, as an
-// ask or a monitor does: the end of the lane is what tells that. The rounds have numbers; an answer
-// to a former one does not count.
+// So all that was sent on the lane was handled when it is closed, and what is sent meanwhile goes
+// by the next lane, in its order. Something is outstanding if it waits for the end of a process, as
+// an ask or a monitor does: the end of the lane is what tells that. The rounds have numbers; an
+// answer to a former one does not count.
 
 // Operations of frames on a lane, and of the hint to look at one, which the gateway gives.
 const (
@@ -226,8 +226,8 @@ func (ps *peers) decide(p *peer, round uint64) {
 	time.AfterFunc(leftWait, func() { _ = p.laneConn.Close() })
 }
 
-// pauseLocked has what is sent wait from now on. It returns false if that cannot be, as something is
-// on its way into the Conn.
+// pauseLocked has what is sent wait from now on. It returns false if that cannot be, as something
+// is on its way into the Conn.
 func (p *peer) pauseLocked() bool {
 	for _, b := range p.backlog {
 		if b.flushing != nil || len(b.notices) > 0 {

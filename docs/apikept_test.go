@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// TestAPIKept: a name of the last release's api.txt is in that of now, or the changelog has it under
-// what the next version removes. That a name keeps its type is for the reader of the difference.
+// TestAPIKept: a name of the last release's api.txt is in that of now, or the changelog has it
+// under what the next version removes. That a name keeps its type is for the reader of the
+// difference.
 func TestAPIKept(t *testing.T) {
 	tag, before := lastRelease(t, "..")
 	changes, err := os.ReadFile("CHANGELOG.md")

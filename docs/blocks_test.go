@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestCodeBlocks: each Go block of these pages, up to a heading if there is one, stands, but for its
-// indentation, in a file of the directory, whose tests compile and run it. A line of one "…" stands
-// for lines left out.
+// TestCodeBlocks: each Go block of these pages, up to a heading if there is one, stands, but for
+// its indentation, in a file of the directory, whose tests compile and run it. A line of one "…"
+// stands for lines left out.
 func TestCodeBlocks(t *testing.T) {
 	block := regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
 	for page, dir := range map[string]string{

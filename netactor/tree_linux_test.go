@@ -192,8 +192,8 @@ func TestStalledWorker(t *testing.T) {
 	})
 }
 
-// TestDeadIsNotStalled: of a worker that dies with connections on offer the log does not say that it
-// does not take them.
+// TestDeadIsNotStalled: of a worker that dies with connections on offer the log does not say that
+// it does not take them.
 func TestDeadIsNotStalled(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		var log lines

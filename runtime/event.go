@@ -25,8 +25,8 @@ const (
 	ChildIgnored
 	// ChildStartFailed: a start failed. Reason, Took.
 	ChildStartFailed
-	// ChildExited: it ended without being asked. Reason, Took (its life). A worker that was asked to
-	// is WorkerDrained.
+	// ChildExited: it ended without being asked. Reason, Took (its life). A worker that was asked
+	// to is WorkerDrained.
 	ChildExited
 	// ChildRestarting: a restart was decided. Attempt, Left, Max, Delay, Cause.
 	ChildRestarting
@@ -90,8 +90,8 @@ const (
 	CanaryJudged
 	// HostsOperated: what an operator has asked of the cluster goes on. Why: how.
 	HostsOperated
-	// KeyQuarantined: requests, or connections, of a key are refused from now on, or no longer. Why:
-	// which key, and why.
+	// KeyQuarantined: requests, or connections, of a key are refused from now on, or no longer.
+	// Why: which key, and why.
 	KeyQuarantined
 )
 

@@ -62,8 +62,8 @@ func (p Pool) complete() Pool {
 func (p Pool) forksItself() bool { return p.Isolation == ProcessIsolation && p.Command == nil }
 
 // environment returns that of a worker of a pool, complete, that has size slots now, with a share
-// of the memory if it gets one. environ is the master's; cgroup is what its cgroups limit the memory
-// to, 0 = they do not, and memory is what the master has, in bytes.
+// of the memory if it gets one. environ is the master's; cgroup is what its cgroups limit the
+// memory to, 0 = they do not, and memory is what the master has, in bytes.
 func (p Pool) environment(size int, environ []string, cgroup, memory int64) Environment {
 	e, said := p.Environment, p.Recycle.SoftMemory != 0 || p.Recycle.HardMemory != 0
 	said = said || e.MemoryLimit != 0 || e.Resources.MemoryMax != 0 || e.Cgroup != ""

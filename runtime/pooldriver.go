@@ -523,8 +523,8 @@ func (c *poolDriver) helloFor(w *poolWorker) childproto.Hello {
 // size returns how many slots the pool is to have.
 func (c *poolDriver) size() int { return c.sizes.size(c.path, c.pool.Size) }
 
-// environment returns that of a worker. The listener process has none, and a part of the memory that
-// is shared out to nobody.
+// environment returns that of a worker. The listener process has none, and a part of the memory
+// that is shared out to nobody.
 func (c *poolDriver) environment(environ []string) Environment {
 	if c.kind != workerPool {
 		return c.pool.Environment

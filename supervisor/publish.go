@@ -247,8 +247,9 @@ func (l *loop) finish() {
 }
 
 // level returns the level at which the log has the event: each start, restart and end of a child
-// once at Info, unless OTP would log it as an error. A child that is a supervisor logs by
-// its own events, of which the end of the root is at Info, and its restarts. What Start returns is not logged, too.
+// once at Info, unless OTP would log it as an error. A child that is a supervisor logs by its own
+// events, of which the end of the root is at Info, and its restarts. The error that
+// Start returns is not logged.
 func (e *Event) level() slog.Level {
 	switch {
 	case e.returned:

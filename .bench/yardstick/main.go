@@ -57,8 +57,8 @@
 // tree, by its size.
 //
 // page runs the rows that docs/performance.md shows, of which peers are there, and what grows, each
-// for a second if -seconds is not given: seven rounds take some ten minutes. It compares what ran in
-// the same round, and prints or writes medians and quartiles of the ratios.
+// for a second if -seconds is not given: seven rounds take some ten minutes. It compares what ran
+// in the same round, and prints or writes medians and quartiles of the ratios.
 //
 // -table prints Markdown at the end, the medians of all rounds, instead of JSON.
 package main

@@ -30,7 +30,8 @@ func session(m *hoststest.Memory, host string) *hosts.Names {
 	return n
 }
 
-// One host at a time holds a name, and each holding has a number that is higher than the one before.
+// One host at a time holds a name, and each holding has a number that is higher than the one
+// before.
 func ExampleNames() {
 	ctx := context.Background()
 	m := hoststest.NewMemory()

@@ -321,9 +321,9 @@ func (g *Group) Leave(ctx context.Context, pid *actor.PID) error {
 }
 
 // Pick returns the member that has a key, the same in every process that sees the same members. It
-// sends nothing. One whose end this process has heard of is not picked, nor one on a host that it has
-// heard to be unreachable; one that has just ended elsewhere may be, and then a message to it fails
-// as to any actor. actors.ErrNoActor if the group has no members.
+// sends nothing. One whose end this process has heard of is not picked, nor one on a host that it
+// has heard to be unreachable; one that has just ended elsewhere may be, and then a message to it
+// fails as to any actor. actors.ErrNoActor if the group has no members.
 //
 // The first time that a member is picked it is monitored, by which a lane to its process is made.
 func (g *Group) Pick(key string) (*actor.PID, error) {

@@ -182,8 +182,8 @@ func TestGroup(t *testing.T) {
 	}
 }
 
-// TestLeaveAndAnotherGateway: who leaves while its process tells another gateway of all its members
-// is told so, and they are all there.
+// TestLeaveAndAnotherGateway: Leave returns though its process tells another gateway of all its
+// members at that moment, and that gateway knows all that stay.
 func TestLeaveAndAnotherGateway(t *testing.T) {
 	c := newCluster(t, time.Minute, "a")
 	p, other := c.caller("a"), c.caller("a")

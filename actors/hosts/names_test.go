@@ -415,8 +415,8 @@ func TestHostTwice(t *testing.T) {
 	})
 }
 
-// TestGivenBackInDoubt: a name that this host gives back, and does not know to be free, is given back
-// once however often that is asked for, and is no other's for who wants it here: he waits.
+// TestGivenBackInDoubt: a name that this host gives back, and does not know to be free, is given
+// back once however often that is asked for, and is no other's for who wants it here: he waits.
 func TestGivenBackInDoubt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := hoststest.NewMemory()

@@ -314,8 +314,8 @@ func (o *operator) freeOver(ctx context.Context, but string) {
 	}
 }
 
-// reload reloads this host, and goes back if the new workers are not well, or who leads it has given
-// this host up.
+// reload reloads this host, and goes back if the new workers are not well, or who leads it has
+// given this host up.
 func (o *operator) reload(ctx context.Context, t *turn, x hostOrder) {
 	defer close(t.done)
 	cursor := o.rt.Snapshot().Cursor // a worker may fail before the reload has ended
@@ -345,8 +345,8 @@ func (o *operator) freeWith(ctx context.Context, t *turn, leader string) {
 	}
 }
 
-// ended ends the reload of this host, if it is under way, and returns what it has kept. It is called
-// with t.ending.
+// ended ends the reload of this host, if it is under way, and returns what it has kept. It is
+// called with t.ending.
 func (o *operator) ended(t *turn) *coppice.HeldReload {
 	o.mu.Lock()
 	t.over = true
@@ -406,9 +406,9 @@ func (o *operator) settle(ctx context.Context, cursor uint64, generation int, li
 //
 // When a host fails, it goes back, and so do those that were reloaded before, the last first. When
 // a host is lost midway, or its master does not answer for 10 s, it stops: what that host runs is
-// not known, and the others stay as they are. Either is a HostsReloadError. The end of ctx is a failure of the host whose turn it is. When
-// the master that leads it is lost, the host whose turn it is goes back, and the others stay as
-// they are.
+// not known, and the others stay as they are. Either is a HostsReloadError. The end of ctx is a
+// failure of the host whose turn it is. When the master that leads it is lost, the host whose turn
+// it is goes back, and the others stay as they are.
 //
 // It runs in the master: in a Func, or a hook. say, which may be nil, gets how it goes on, a
 // line a call.

@@ -28,9 +28,9 @@ type crowd struct {
 	longest  time.Duration   // that an order has taken, with all its tries
 }
 
-// harm ends, kills, cuts off and freezes the host that has the stock, under clients, and prints what
-// they have counted. It ends the program with an error if an order that was accepted is lost, or one
-// is sold twice.
+// harm ends, kills, cuts off and freezes the host that has the stock, under clients, and prints
+// what they have counted. It ends the program with an error if an order that was accepted is lost,
+// or one is sold twice.
 func harm(f fleet) {
 	c := &crowd{fleet: f, accepted: map[string]bool{}}
 	began, at := time.Now(), ""

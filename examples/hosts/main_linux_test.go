@@ -119,8 +119,8 @@ func TestLedger(t *testing.T) {
 	}
 }
 
-// TestChaos: no order is lost or sold twice while the host that has the stock is killed, cut off and
-// frozen. It takes a minute: COPPICE_SOAK=1.
+// TestChaos: no order is lost or sold twice while the host that has the stock is killed, cut off
+// and frozen. It takes a minute: COPPICE_SOAK=1.
 func TestChaos(t *testing.T) {
 	if os.Getenv("COPPICE_SOAK") == "" {
 		t.Skip("takes a minute: COPPICE_SOAK=1")

@@ -13,10 +13,10 @@ import (
 
 const clients = 16
 
-// harm has clients ask, each over a connection of its own, kills each worker, and reloads
-// the tree. It ends the program with an error if a kill costs more requests than one of each client
-// and the one that it had given up before, or a reload any. A client whose request was acknowledged,
-// and not answered, hears nothing of the death: it gives up later, as clients with a deadline do.
+// harm has clients ask, each over a connection of its own, kills each worker, and reloads the tree.
+// It ends the program with an error if a kill costs more requests than one of each client and the
+// one that it had given up before, or a reload any. A client whose request was acknowledged, and
+// not answered, hears nothing of the death: it gives up later, as clients with a deadline do.
 func harm(rt *coppice.Runtime, url string) {
 	crowd := chaos.NewCrowd("answered", "ended by a reset", "given up", "failed")
 	for range clients {

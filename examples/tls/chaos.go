@@ -14,9 +14,9 @@ import (
 const clients = 8 // half of TLS 1.2, half of 1.3
 
 // harm has clients that connect for each request and remember their session, kills each worker, and
-// reloads the tree. It ends the program with an error if a kill fails more requests than one of each
-// client, a reload any, or a session is new for another reason than that the client had none: at
-// the start, and after a failure, for which it throws its session away (RFC 5077, 3.2).
+// reloads the tree. It ends the program with an error if a kill fails more requests than one of
+// each client, a reload any, or a session is new for another reason than that the client had none:
+// at the start, and after a failure, for which it throws its session away (RFC 5077, 3.2).
 func harm(rt *coppice.Runtime, url string) {
 	crowd := chaos.NewCrowd("sessions resumed", "new", "failed")
 	for i := range clients {

@@ -11,8 +11,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// TestUntried: only the end of the probe lets another connection be the probe. One that was accepted
-// before its key was refused, and comes back, took all probes of that key away.
+// TestUntried: only the end of the probe lets another connection be the probe. One that was
+// accepted before its key was refused, and comes back, took all probes of that key away.
 func TestUntried(t *testing.T) {
 	d := New(Config{})
 	conn := func() *balance.PendingConn {

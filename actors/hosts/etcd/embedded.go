@@ -332,8 +332,8 @@ func (slowExit) OnWrite(*zapcore.CheckedEntry, []zapcore.Field) {
 	os.Exit(1)
 }
 
-// quietCore is a core that logs nothing once closing is true, nor that a new engine has no entry yet
-// that would tell of its version: it looks again.
+// quietCore is a core that logs nothing once closing is true, nor that a new engine has no entry
+// yet that would tell of its version: it looks again.
 type quietCore struct {
 	zapcore.Core
 	closing *atomic.Bool

@@ -688,8 +688,8 @@ func TestOverlaps(t *testing.T) {
 // TestUpgradeKeepsNames: over an upgrade in place, and the reload that follows it, the host's
 // session stays what it is. The singleton keeps its name over the former, and by the latter, as by
 // any reload, goes on in a process of the new generation once, by a higher fence and when the old
-// one has stopped; so do names of pools. When it loses its name it goes on in the same process, with
-// another actor.
+// one has stopped; so do names of pools. When it loses its name it goes on in the same process,
+// with another actor.
 func TestUpgradeKeepsNames(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a tree with an etcd")

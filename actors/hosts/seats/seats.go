@@ -103,8 +103,8 @@ func Replace(ctx context.Context, dir, host string) error {
 	}
 }
 
-// replace replaces the seat of a host. To a seat that does not know of others it adds those that are
-// in the engine.
+// replace replaces the seat of a host. To a seat that does not know of others it adds those that
+// are in the engine.
 func replace(ctx context.Context, c *http.Client, seat *Seat, host string) error {
 	var all struct {
 		Members []seatMember `json:"members"`

@@ -11,8 +11,8 @@ import (
 	"github.com/coppice-go/coppice/actors/hosts/seats"
 )
 
-// engineOf answers each call of an engine's members by the next of answers; those after the last are
-// refused. It returns the directory, and what was called.
+// engineOf answers each call of an engine's members by the next of answers; those after the last
+// are refused. It returns the directory, and what was called.
 func engineOf(t *testing.T, answers ...string) (dir string, called *[]string) {
 	t.Helper()
 	dir, called = t.TempDir(), new([]string)

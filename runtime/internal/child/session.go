@@ -291,8 +291,8 @@ func endAfter(ctx context.Context, d time.Duration, cancel func()) {
 }
 
 // countForcedEarly counts connections that are cut before the drain's end. At the drain's end,
-// CountOpenForced counts all open ones. An idle one, whose client has not asked, is no loss where no
-// other worker is there for its next request.
+// CountOpenForced counts all open ones. An idle one, whose client has not asked, is no loss where
+// no other worker is there for its next request.
 func (s *Session) countForcedEarly(n int, asked bool) {
 	if s.drain.Err() == nil && (asked || !s.last.Load()) {
 		s.countForced(n)

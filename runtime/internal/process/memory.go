@@ -27,8 +27,8 @@ func CgroupMemory() int64 {
 	return lowestBelow(machineMemory("/proc/meminfo"), cgroupLimits("/proc/self/cgroup", "/sys/fs/cgroup"))
 }
 
-// lowestBelow returns the lowest limit that is less than machine, which is 0 if it is not known; 0 =
-// there is none. Version 1 of cgroups has a very large number for no limit.
+// lowestBelow returns the lowest limit that is less than machine, which is 0 if it is not known; 0
+// = there is none. Version 1 of cgroups has a very large number for no limit.
 func lowestBelow(machine int64, limits []int64) (lowest int64) {
 	for _, l := range limits {
 		if l > 0 && (machine == 0 || l < machine) && (lowest == 0 || l < lowest) {

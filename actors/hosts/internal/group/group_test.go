@@ -239,8 +239,8 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestForgotten: groups that come and go fill nothing, those of other hosts neither, and one that
-// comes and goes again and again has nobody begin anew.
+// TestForgotten: groups that come and go fill nothing, those of other hosts neither, and no
+// reader begins anew because of one that comes and goes again and again.
 func TestForgotten(t *testing.T) {
 	d, late := NewLists("a"), new(copied)
 	stays := Member{"x", "bootb.1", "c"}

@@ -71,7 +71,7 @@ type Trunk struct {
 	last    [2]uint32          // the last lane's ID: of the peer, ours
 	known   map[*Lane]struct{} // lanes, until their owners know of the end
 	uses    uint64             // pieces that went on lanes
-	room    chan struct{}      // closed when one of known ends; nil: nobody waits
+	room    chan struct{}      // closed when one of known ends; nil: nothing waits
 
 	windows, long, held int
 	reservations        []*reservation
@@ -176,9 +176,9 @@ func (t *Trunk) Room() <-chan struct{} {
 	return t.room
 }
 
-// Least returns the n lanes on which nothing was sent or came for the longest, and on which none was
-// returned for as long, if more than three quarters of all that there can be are open. Otherwise it
-// returns none.
+// Least returns the n lanes on which nothing was sent or came for the longest, and on which none
+// was returned for as long, if more than three quarters of all that there can be are open.
+// Otherwise it returns none.
 func (t *Trunk) Least(n int) []*Lane {
 	t.mu.Lock()
 	defer t.mu.Unlock()
